@@ -1,0 +1,52 @@
+"""An algorithm is a frozen record naming one of each part. Its check runs before a byte moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from koinon.core.protocols import Aggregator, ClientWork, Needs, Offers, Sampler, Server, Transform
+from koinon.core.wire import Wire
+from koinon.errors import CompositionError
+
+
+@dataclass(frozen=True)
+class Synchronous:
+    """Every round waits for its whole cohort."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """Who does what in a round. ``dataclasses.replace`` makes variants; factories in ``koinon.algorithms``."""
+
+    name: str
+    work: ClientWork[Any]
+    server: Server
+    aggregator: Aggregator
+    sampler: Sampler
+    channel: tuple[Transform, ...] = ()
+    schedule: Synchronous = field(default_factory=Synchronous)
+
+    def wires(self) -> list[tuple[str, Wire]]:
+        """Return the facts before the channel and after every step of it, with the step's repr."""
+        wire = Wire()
+        steps = [("update", wire)]
+        for transform in self.channel:
+            wire = transform.check(wire)
+            steps.append((repr(transform), wire))
+        return steps
+
+    def check(self, offers: frozenset[Offers]) -> Wire:
+        """Return the facts of what the server receives, or raise CompositionError."""
+        wire = self.wires()[-1][1]
+        if wire.opaque_by is not None and self.aggregator.needs is Needs.EACH:
+            raise CompositionError(
+                f"{self.aggregator!r} reads each update, but {wire.opaque_by} shows the server only their sum. "
+                f"Use an aggregator that needs only the sum (Mean), or drop {wire.opaque_by}."
+            )
+        if wire.stateful_by is not None and Offers.CLIENT_STATE not in offers:
+            raise CompositionError(
+                f"{wire.stateful_by} keeps state on each client, but this runtime offers none. "
+                f"Use a runtime that offers client state (local, processes), or drop {wire.stateful_by}."
+            )
+        return wire

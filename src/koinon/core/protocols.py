@@ -1,0 +1,190 @@
+"""The nouns as protocols: what each part must be able to do. No bodies, no base classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from koinon.core.types import Batch, Context, Job, Metrics, Partial, Passes, Plan, RoundFacts, Task, Update, Variables
+from koinon.core.wire import Wire
+from koinon.tree import Array, Tree
+
+C = TypeVar("C")
+S = TypeVar("S")
+
+
+class Needs(Enum):
+    """What an aggregator must see."""
+
+    SUM = "sum"  # only sum(w * x) and sum(w)
+    EACH = "each"  # every single update
+
+
+class Offers(Enum):
+    """What a runtime can do beyond a round."""
+
+    STREAM = "stream"
+    CLIENT_STATE = "client state"
+    COMPILED = "compiled"
+    HANDSHAKE = "handshake"
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What is trained. Pure: variables in, gradients or sums out."""
+
+    compiled: bool  # grad and evaluate may run inside a compiled program
+
+    def init(self, key: Array) -> Variables:
+        """Return the first variables."""
+
+    def grad(self, variables: Variables, batch: Batch) -> tuple[Tree, Tree, Metrics]:
+        """Return the gradients of the masked mean loss, the new state, and metric sums."""
+
+    def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
+        """Return metric sums of a batch, ``examples`` and ``loss`` among them."""
+
+    def finish(self, sums: Metrics) -> dict[str, float]:
+        """Turn summed metrics into the figures a person reads."""
+
+    def describe(self) -> Any:
+        """Return what this model is as JSON: the same for the same architecture on any machine."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Clients and their examples. A client's examples are rows of shared arrays, training rows first."""
+
+    x: Tree  # [rows, ...]
+    y: Tree  # [rows, ...]
+    names: Sequence[str]
+    has_held_out: bool
+
+    def __len__(self) -> int:
+        """Return the number of clients."""
+
+    def span(self, clients: Array, *, held_out: bool) -> tuple[Array, Array]:
+        """Return where each client's examples start in :meth:`order`, and how many there are."""
+
+    def order(self) -> Array:
+        """Return the int32 row numbers, grouped by client."""
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over everything in it."""
+
+
+class ClientWork(Protocol[C]):
+    """What a client does: a fold over its batches. Pure; no Python branch on values."""
+
+    def passes(self) -> Passes:
+        """Return how the examples are to be cut into batches."""
+
+    def learning_rate(self, round: int) -> float:
+        """Return the factor on the learning rate for a round, counted from 1."""
+
+    def init(self, variables: Variables) -> Tree:
+        """Return what a client keeps between rounds before its first; ``{}`` if nothing."""
+
+    def begin(self, task: Task, broadcast: Tree, state: Tree) -> C:
+        """Return the carry before the first batch."""
+
+    def step(self, model: Model, carry: C, batch: Batch) -> tuple[C, Metrics]:
+        """Take one batch; return the carry and metric sums."""
+
+    def finish(self, task: Task, broadcast: Tree, carry: C) -> tuple[Update, Tree]:
+        """Return the update and what the client keeps."""
+
+
+class Transform(Protocol):
+    """One step of the channel between client and server."""
+
+    def check(self, wire: Wire) -> Wire:
+        """Map facts to facts before anything runs, or raise CompositionError."""
+
+    def init(self, value: Tree) -> Tree:
+        """Return the state a client keeps for this step, from an update's shape; ``{}`` if none."""
+
+    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
+        """Return the payload and the new state; runs on the client."""
+
+    def decode(self, payload: Tree, context: Context) -> Tree:
+        """Return the value again; runs on the server."""
+
+    def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
+        """Return the bytes on the wire for leaves of ``sizes`` numbers that took ``value_bytes``."""
+
+
+class Aggregator(Protocol):
+    """How updates become one."""
+
+    needs: ClassVar[Needs]
+
+    def finish(self, total: Tree, weight: int) -> Tree:
+        """Return the aggregate in float64 from the exact total."""
+
+
+class Server(Protocol):
+    """What the server does with an aggregate. Its state is a tree: a checkpoint is it written down."""
+
+    def init(self, variables: Variables) -> Tree:
+        """Return the first state."""
+
+    def broadcast(self, state: Tree) -> Tree:
+        """Return what every client is sent: ``params`` and ``state`` among it."""
+
+    def apply(self, state: Tree, aggregate: Tree, facts: RoundFacts) -> Tree:
+        """Return the next state."""
+
+    def variables(self, state: Tree) -> Variables:
+        """Return the model in the state."""
+
+
+class Sampler(Protocol):
+    """Who takes part in a round."""
+
+    def cohort(self, population: int, key: Array) -> Array:
+        """Return sorted int64 positions of the clients of one round."""
+
+    def largest(self, population: int) -> int:
+        """Return the largest cohort that may come."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A part that may end the run: a privacy budget, a byte budget."""
+
+    def exhausted(self, round: int) -> str | None:
+        """Return why the given round may not begin, or None."""
+
+
+class Engine(Protocol):
+    """How a chunk of clients is computed."""
+
+    name: str
+
+    def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
+        """Compute every task; ``states`` are the clients' stacked states in task order ({} if none)."""
+
+
+class Runtime(Protocol):
+    """Where chunks run. A context manager that owns its workers."""
+
+    offers: frozenset[Offers]
+    engine: str
+
+    def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
+        """Return the exact total of the whole cohort, its rows in task order, its new states."""
+
+    def close(self) -> None:
+        """Release every worker. Safe to call twice."""
+
+
+class ClientStates(Protocol):
+    """One row per client that ever took part; staged in the round, committed with it."""
+
+    def read(self, clients: Array, initial: Tree) -> Tree:
+        """Return the states of ``clients`` stacked ``[n, ...]``; ``initial`` for those who have none."""
+
+    def stage(self, clients: Array, states: Tree) -> None:
+        """Keep new rows, stacked in the order of ``clients``, until the round is committed."""

@@ -1,0 +1,307 @@
+"""The whole cohort in one compiled program: gather, train, encode, check, add, client after client.
+
+Sizes are data, never shapes: the number of clients, their batches and where these lie are traced, and the
+arrays that hold them only grow. 64-bit mode is on around the exact sum alone; training stays float32.
+A model with convolutions runs one compiled step at a time, because XLA's CPU convolutions lose their fast
+path inside a loop. The plan is a rule of the model, so it is the same on every worker and after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from koinon import exact, tree
+from koinon.core.algorithm import Algorithm
+from koinon.core.protocols import Dataset, Model
+from koinon.core.types import Batch, Job, Partial, Plan, Purpose, Rows, Task
+from koinon.engines.record import join, split
+from koinon.engines.reference import task_parts
+from koinon.errors import ModelError, UnsupportedError
+from koinon.round.batches import Batches, batch_size, cut, step_counts
+from koinon.round.client import conclude, initial_state, step_key
+from koinon.tree import Array, Tree
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """What a client's round looks like, found without running it."""
+
+    value: Tree
+    metrics: Tree
+
+
+class JaxEngine:
+    """Computes a chunk of clients in one program (or one program a step, for convolutions)."""
+
+    name = "jax"
+
+    def __init__(self) -> None:
+        self._programs: dict[Any, _Program] = {}
+        self._resident: dict[int, tuple[Any, Any]] = {}
+        self._capacity: dict[Any, tuple[int, int]] = {}
+
+    def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
+        """Compute every task of the job."""
+        algorithm, data = task_parts(plan, job)
+        if not plan.model.compiled:
+            raise UnsupportedError(
+                f"{type(plan.model).__name__} runs Python code that cannot be compiled. Use engine='reference'."
+            )
+        skeleton, floats = split((algorithm.work, algorithm.channel))
+        if not tree.leaves(states):
+            states = initial_state(algorithm, job.broadcast)
+            states = {} if tree.leaves(states) and not len(job.tasks) else states
+        batches = cut(algorithm.work.passes(), data, job.purpose, job.tasks)
+        key = (id(plan.model), skeleton, job.purpose)
+        capacity = self._grow((*key, id(data)), algorithm, data, job, batches)
+        if key not in self._programs:
+            self._programs[key] = _Program(algorithm, plan.model, job.purpose)
+        index = _index(job, batches, capacity)
+        resident = {"x": self._device(data.x), "y": self._device(data.y)}
+        out = self._programs[key](floats, job.broadcast, resident, index, _stack(states, capacity[0]), len(job.tasks))
+        return _partial(job, *out)
+
+    def _grow(self, key: Any, algorithm: Algorithm, data: Dataset, job: Job, batches: Batches) -> tuple[int, int]:
+        """Return room for clients and batches: enough for any cohort of this size, never less than before."""
+        clients, steps = self._capacity.get(key, (0, 0))
+        if job.cohort > clients:
+            clients = min(1 << max(0, job.cohort - 1).bit_length(), len(data))
+            passes = algorithm.work.passes()
+            _, counts = data.span(np.arange(len(data)), held_out=job.purpose is Purpose.EVALUATE)
+            each = step_counts(replace(passes, batch_size=batch_size(passes, counts)), counts)
+            steps = max(1, int(np.partition(each, len(each) - clients)[len(each) - clients :].sum()))
+        self._capacity[key] = (clients, max(steps, len(batches.rows)))
+        return self._capacity[key]
+
+    def _device(self, part: Tree) -> Tree:
+        """Return the arrays on the device, put there once for all rounds and plans."""
+        return tree.map(self._device_leaf, part)
+
+    def _device_leaf(self, array: Array) -> Any:
+        if id(array) not in self._resident:
+            self._resident[id(array)] = (array, jax.device_put(array))  # the source is kept, so its id stays its own
+        return self._resident[id(array)][1]
+
+
+class _Program:
+    """The compiled functions of one algorithm skeleton and model."""
+
+    def __init__(self, algorithm: Algorithm, model: Model, purpose: Purpose) -> None:
+        self._algorithm, self._model, self._purpose = algorithm, model, purpose
+        self._stepwise: bool | None = None
+        self._shapes: _Shapes | None = None
+        self._loop = jax.jit(self._cohort, donate_argnums=4)
+        self._begin = jax.jit(self._begin_client)
+        self._step = jax.jit(self._step_client)
+        self._end = jax.jit(self._end_client, donate_argnums=6)
+
+    def __call__(
+        self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
+    ) -> tuple[Tree, dict[str, Array], Tree]:
+        """Return total, columns and states of a chunk."""
+        if self._shapes is None:
+            self._look(floats, broadcast, data, index, states)
+        with jax.enable_x64(True):
+            index = jax.device_put(index)
+            if not self._stepwise:
+                out = self._loop(floats, broadcast, data, index, states)
+            else:
+                out = self._by_steps(floats, broadcast, data, index, states, count)
+        return jax.tree.map(np.asarray, out)
+
+    def _by_steps(
+        self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
+    ) -> Any:
+        starts, steps = np.asarray(index["starts"]), np.asarray(index["steps"])
+        room = self._room(index, states)
+        broadcast = jax.device_put(broadcast)
+        for i in range(count):
+            client = np.int32(i)
+            carry = self._begin(floats, broadcast, index, client, states)
+            for j in range(int(steps[i])):
+                carry = self._step(floats, carry, data, index, client, np.int32(starts[i] + j), np.int32(j))
+            room = self._end(floats, broadcast, index, client, carry, states, room)
+        return room
+
+    def _cohort(self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree) -> Any:
+        def client(i: Array, room: Any) -> Any:
+            def step(j: Array, carry: Any) -> Any:
+                with jax.enable_x64(False):
+                    return self._step_client(floats, carry, data, index, i, index["starts"][i] + j, j)
+
+            with jax.enable_x64(False):
+                carry = self._begin_client(floats, broadcast, index, i, states)
+            carry = jax.lax.fori_loop(jnp.int32(0), index["steps"][i], step, carry)
+            return self._end_client(floats, broadcast, index, i, carry, states, room)
+
+        return jax.lax.fori_loop(jnp.int32(0), index["count"], client, self._room(index, states))
+
+    def _begin_client(self, floats: Tree, broadcast: Tree, index: dict[str, Array], i: Array, states: Tree) -> Any:
+        with jax.enable_x64(False):
+            algorithm = self._traced(floats)
+            state = tree.map(lambda x: x[i], states)
+            carry = algorithm.work.begin(_task(index, i), broadcast, state["work"])
+            seen = {} if self._shapes is None else self._shapes.metrics
+            zeros = tree.map(lambda s: jnp.zeros(s.shape, s.dtype), seen)
+            return jax.tree.map(jnp.asarray, carry), zeros
+
+    def _step_client(
+        self, floats: Tree, carry: Any, data: Tree, index: dict[str, Array], i: Array, row: Array, j: Array
+    ) -> Any:
+        with jax.enable_x64(False):
+            before, seen = carry
+            after, metrics = self._traced(floats).work.step(self._model, before, _batch(data, index, i, row, j))
+            _same_carry(before, after)
+            return after, tree.add(seen, metrics) if tree.leaves(seen) else dict(metrics)
+
+    def _end_client(
+        self, floats: Tree, broadcast: Tree, index: dict[str, Array], i: Array, carry: Any, states: Tree, room: Any
+    ) -> Any:
+        total, columns, kept = room
+        with jax.enable_x64(False):
+            task = _task(index, i)
+            state = tree.map(lambda x: x[i], states)
+            reply, new = conclude(self._traced(floats), task, broadcast, state, *carry)
+            weight = jnp.asarray(reply.weight, jnp.float32)
+            verdicts = exact.acceptable(reply.value, exact.limit(task.cohort, weight))
+            good = jnp.all(jnp.stack(verdicts)) if verdicts else jnp.bool_(True)
+            row = {
+                "weight": jnp.where(good, weight, 0),
+                "accepted": jnp.stack(verdicts) if verdicts else jnp.ones((0,), bool),
+                "metrics": dict(reply.metrics),
+            }
+            columns = tree.map(lambda column, value: column.at[i].set(value), columns, row)
+            new = tree.map(lambda table, old, x: table.at[i].set(jnp.where(good, x, old)), kept, state, new)
+        total = tree.map(lambda t, x: t + jnp.where(good, exact.convert(x, weight), 0), total, reply.value)
+        return total, columns, new
+
+    def _room(self, index: dict[str, Array], states: Tree) -> Any:
+        """Return the empty total, the empty columns and the states as they come."""
+        assert self._shapes is not None, "the shapes are found before the first run"
+        clients = index["starts"].shape[0]
+        total = tree.map(lambda s: jnp.zeros(s.shape, jnp.int64), self._shapes.value)
+        columns = {
+            "weight": jnp.zeros(clients, jnp.float32),
+            "accepted": jnp.zeros((clients, len(tree.leaves(total))), bool),
+            "metrics": tree.map(lambda s: jnp.zeros((clients, *s.shape), s.dtype), self._shapes.metrics),
+        }
+        return total, columns, states
+
+    def _look(self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree) -> None:
+        """Find the shapes of updates and metrics, and the plan, without running anything."""
+
+        def one(floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree) -> Any:
+            zero = jnp.int32(0)
+            carry = self._begin_client(floats, broadcast, index, zero, states)
+            carry = self._step_client(floats, carry, data, index, zero, zero, zero)
+            state = tree.map(lambda x: x[0], states)
+            reply, _ = conclude(self._traced(floats), _task(index, zero), broadcast, state, *carry)
+            return reply.value, dict(reply.metrics)
+
+        with jax.enable_x64(False):
+            jaxpr, shapes = jax.make_jaxpr(one, return_shape=True)(floats, broadcast, data, index, states)
+        self._stepwise = _has_convolution(jaxpr.jaxpr)
+        self._shapes = _Shapes(*shapes)
+
+    def _traced(self, floats: Tree) -> Algorithm:
+        work, channel = join((self._algorithm.work, self._algorithm.channel), floats)
+        return replace(self._algorithm, work=work, channel=channel)
+
+
+def start(threads: int = 1) -> None:
+    """Start JAX's CPU backend with ``threads`` intra-op threads, if it has not started yet.
+
+    A second thread changes the last bits of some sums, so one thread a process is part of "same bits".
+    Only a process that koinon owns (its command line, its workers) may call this.
+    """
+    import os
+
+    before = os.environ.get("NPROC")
+    os.environ["NPROC"] = str(threads)
+    try:
+        jax.devices()
+    finally:
+        if before is None:
+            del os.environ["NPROC"]
+        else:
+            os.environ["NPROC"] = before
+
+
+def _task(index: dict[str, Array], i: Array) -> Task:
+    return Task(index["keys"][i], index["examples"][i], index["rates"][i], index["cohort"])
+
+
+def _batch(data: Tree, index: dict[str, Array], i: Array, row: Array, j: Array) -> Batch:
+    numbers = index["rows"][row]
+    mask = (jnp.arange(numbers.shape[0], dtype=jnp.int32) < index["valid"][row]).astype(jnp.float32)
+    x, y = (tree.map(lambda a: jnp.take(a, numbers, axis=0, mode="clip"), data[part]) for part in ("x", "y"))
+    return Batch(x, y, mask, step_key(index["keys"][i], j))
+
+
+def _index(job: Job, batches: Batches, capacity: tuple[int, int]) -> dict[str, Array]:
+    """Return the cohort's index arrays, padded to their capacity: padding costs nothing and is not computed."""
+    clients, steps = capacity
+    return {
+        "rows": _pad(batches.rows, steps),
+        "valid": _pad(batches.valid, steps),
+        "starts": _pad(batches.starts, clients),
+        "steps": _pad(batches.steps, clients),
+        "examples": _pad(batches.examples.astype(np.float32), clients),
+        "keys": _pad(job.tasks.keys, clients),
+        "rates": _pad(job.tasks.learning_rates, clients),
+        "count": np.int32(len(job.tasks)),
+        "cohort": np.float32(job.cohort),
+    }
+
+
+def _pad(array: Array, length: int) -> Array:
+    out = np.zeros((length, *array.shape[1:]), array.dtype)
+    out[: len(array)] = array
+    return out
+
+
+def _stack(states: Tree, clients: int) -> Tree:
+    """Return the states padded to the capacity."""
+    return tree.map(lambda x: _pad(np.asarray(x), clients), states)
+
+
+def _partial(job: Job, total: Tree, columns: dict[str, Any], states: Tree) -> Partial:
+    count = len(job.tasks)
+    weights = columns["weight"][:count]
+    metrics = {name: column[:count] for name, column in columns["metrics"].items()}
+    rows = Rows(np.asarray(job.tasks.clients), weights, metrics, columns["accepted"][:count], tree.names(total))
+    if not tree.leaves(total):
+        rows = replace(rows, leaves=())
+    return Partial(total, int(weights.astype(np.int64).sum()), rows, tree.map(lambda x: x[:count], states))
+
+
+def _same_carry(before: Any, after: Any) -> None:
+    old, new = jax.tree.structure(before), jax.tree.structure(after)
+    if old != new:
+        raise ModelError(f"A step must return a carry of the same structure. It took {old} and returned {new}.")
+    flat, _ = jax.tree_util.tree_flatten_with_path(before)
+    for (path, a), b in zip(flat, jax.tree.leaves(after), strict=True):
+        if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
+            raise ModelError(
+                f"A step must keep shapes and types. {jax.tree_util.keystr(path)} was {jnp.result_type(a)}"
+                f"{list(jnp.shape(a))} and became {jnp.result_type(b)}{list(jnp.shape(b))}."
+            )
+
+
+def _has_convolution(jaxpr: Any) -> bool:
+    """Return whether a traced program holds a convolution at any depth."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            return True
+        inner: list[Callable[..., Any]] = [v for v in jax.tree.leaves(list(equation.params.values()))]
+        for value in inner:
+            body = getattr(value, "jaxpr", value)
+            if hasattr(body, "eqns") and _has_convolution(body):
+                return True
+    return False

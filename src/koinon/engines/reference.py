@@ -1,0 +1,106 @@
+"""The definition: a plain Python loop over ``client_round``. Slow, exact, and it names what fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from koinon import exact, tree
+from koinon.core.algorithm import Algorithm
+from koinon.core.protocols import Dataset
+from koinon.core.types import Batch, Job, Metrics, Partial, Plan, Purpose, Rows, Task
+from koinon.errors import ClientError, KoinonError
+from koinon.round.batches import Batches, cut
+from koinon.round.client import Reply, Step, client_round, initial_state, step_key
+from koinon.round.evaluation import EVALUATION
+from koinon.round.settle import absorb
+from koinon.tree import Array, Tree
+
+
+def task_parts(plan: Plan, job: Job) -> tuple[Algorithm, Dataset]:
+    """Return the algorithm and the data a job is about."""
+    if job.purpose is Purpose.TRAIN:
+        return plan.algorithm, plan.data
+    data = plan.data if job.purpose is Purpose.EVALUATE else plan.test
+    assert data is not None, "a job to test without test data"
+    return EVALUATION, data
+
+
+class ReferenceEngine:
+    """Computes clients one by one in Python."""
+
+    name = "reference"
+
+    def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
+        """Compute every task; a failure raises ClientError with the client and the stage."""
+        algorithm, data = task_parts(plan, job)
+        batches = cut(algorithm.work.passes(), data, job.purpose, job.tasks)
+        broadcast = tree.to_numpy(job.broadcast)
+        stateless = job.purpose is not Purpose.TRAIN
+        total: Tree = None
+        replies: list[Reply] = []
+        verdicts: list[Array] = []
+        kept: list[Tree] = []
+        for i, client in enumerate(job.tasks.clients.tolist()):
+            state = initial_state(algorithm, broadcast) if stateless else tree.map(lambda x, i=i: x[i], states)
+            task = Task(
+                job.tasks.keys[i], np.float32(batches.examples[i]), job.tasks.learning_rates[i], np.float32(job.cohort)
+            )
+            reply, new = _one(plan, algorithm, data, batches, i, task, broadcast, state, data.names[client])
+            total = exact.zero(reply.value) if total is None else total
+            verdict = absorb(total, reply.value, float(reply.weight), job.cohort)
+            replies.append(reply)
+            verdicts.append(verdict)
+            kept.append(tree.to_numpy(new) if verdict.all() else state)
+        return _partial(job, total, replies, verdicts, kept)
+
+
+def _one(
+    plan: Plan, algorithm: Algorithm, data: Dataset, batches: Batches, i: int, task: Task, broadcast: Tree,
+    state: Tree, name: str,
+) -> tuple[Reply, Tree]:  # fmt: skip
+    def loop(step: Step, carry: Any) -> tuple[Any, Metrics]:
+        seen: dict[str, Array] = {}
+        for j in range(int(batches.steps[i])):
+            carry, metrics = step(carry, batch_of(data, batches, i, j, task.key))
+            seen = {key: seen.get(key, 0) + np.asarray(value) for key, value in metrics.items()}
+        return carry, seen
+
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverging client is refused by name, not warned of
+            reply, new = client_round(algorithm, plan.model, task, broadcast, state, loop)
+    except KoinonError:
+        raise
+    except Exception as error:
+        raise ClientError(
+            f"Client {name!r} failed while training: {type(error).__name__}: {error}. "
+            "The traceback above names the line; mend it and run again.",
+            client=name,
+            stage="train",
+        ) from error
+    return Reply(tree.map(lambda x: np.asarray(x, np.float32), reply.value), reply.weight, reply.metrics), new
+
+
+def batch_of(data: Dataset, batches: Batches, i: int, j: int, key: Array) -> Batch:
+    """Return batch ``j`` of task ``i`` as numpy arrays."""
+    row = int(batches.starts[i]) + j
+    numbers = batches.rows[row]
+    mask = (np.arange(len(numbers)) < batches.valid[row]).astype(np.float32)
+    x, y = (tree.map(lambda a: a[numbers], part) for part in (data.x, data.y))
+    return Batch(x, y, mask, step_key(key, j))
+
+
+def _partial(job: Job, total: Tree, replies: list[Reply], verdicts: list[Array], kept: list[Tree]) -> Partial:
+    weights = np.array([float(r.weight) if v.all() else 0.0 for r, v in zip(replies, verdicts, strict=True)], np.float32)
+    names = sorted({name for reply in replies for name in reply.metrics})
+    shapes = {name: next(r.metrics[name] for r in replies if name in r.metrics) for name in names}
+    metrics = {
+        name: np.stack([np.asarray(r.metrics.get(name, np.zeros_like(shapes[name])), np.float32) for r in replies])
+        for name in names
+    }
+    leaves = tree.names(total) if total is not None and tree.leaves(total) else ()
+    accepted = np.stack(verdicts) if verdicts else np.ones((0, len(leaves)), bool)
+    rows = Rows(np.asarray(job.tasks.clients), weights, metrics, accepted, leaves)
+    states = tree.map(lambda *x: np.stack(x), *kept) if kept else {}
+    return Partial({} if total is None else total, int(weights.astype(np.int64).sum()), rows, states)

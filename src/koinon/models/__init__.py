@@ -1,0 +1,1 @@
+"""What can be trained: models of the frameworks, seen through one protocol."""

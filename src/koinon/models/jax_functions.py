@@ -1,0 +1,92 @@
+"""A model as plain functions: ``init(key) -> params`` and ``loss(params, x, y) -> [batch]``, in JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from koinon import metrics, tree
+from koinon.core.types import Batch, Metrics, Variables
+from koinon.errors import ModelError
+from koinon.metrics import EXAMPLES, LOSS, Metric
+from koinon.models.describe import describe_function
+from koinon.tree import Array, Tree
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionModel:
+    """A model written as functions.
+
+    ``init(key)`` returns a nested dict of float32 arrays from a raw key (uint32[2], as ``jax.random``
+    takes it). ``loss(params, x, y)`` returns one loss per example, shape ``[batch]``. ``predict(params, x)``
+    is needed if ``metrics`` are asked for.
+    """
+
+    init_params: Callable[[Array], Tree]
+    loss: Callable[[Tree, Array, Array], Array]
+    predict: Callable[[Tree, Array], Array] | None = None
+    metrics: tuple[Metric, ...] = ()
+    compiled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.metrics and self.predict is None:
+            raise ModelError(
+                f"Metrics ({', '.join(m.name for m in self.metrics)}) are figures of predictions. "
+                "Give predict=, a function (params, x) -> outputs."
+            )
+
+    def init(self, key: Array) -> Variables:
+        """Return the first parameters as numpy float32."""
+        params = self.init_params(jnp.asarray(key))
+        return {"params": tree.map(lambda x: np.asarray(x, np.float32), params), "state": {}}
+
+    def grad(self, variables: Variables, batch: Batch) -> tuple[Tree, Tree, Metrics]:
+        """Return the gradient of the masked mean loss, and its sum."""
+        examples = jnp.sum(batch.mask)
+
+        def mean_loss(params: Tree) -> tuple[Array, Array]:
+            total = jnp.sum(self._losses(params, batch) * batch.mask)
+            return total / jnp.maximum(examples, 1.0), total
+
+        gradients, total = jax.grad(mean_loss, has_aux=True)(variables["params"])
+        return gradients, variables["state"], {EXAMPLES: examples, LOSS: total}
+
+    def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
+        """Return the sums of loss and metrics."""
+        sums = {
+            EXAMPLES: jnp.sum(batch.mask),
+            LOSS: jnp.sum(self._losses(variables["params"], batch) * batch.mask),
+        }
+        if self.predict is not None and self.metrics:
+            output = self.predict(variables["params"], batch.x)
+            sums.update({metric.name: metric.sums(batch.y, output, batch.mask) for metric in self.metrics})
+        return sums
+
+    def finish(self, sums: Metrics) -> dict[str, float]:
+        """Return the figures of ``sums``."""
+        present = [metric for metric in self.metrics if metric.name in sums]
+        return metrics.finish(present, sums)
+
+    def describe(self) -> Any:
+        """Return the functions by name and source."""
+        return {
+            "kind": "functions",
+            "init": describe_function(self.init_params),
+            "loss": describe_function(self.loss),
+            "predict": None if self.predict is None else describe_function(self.predict),
+            "metrics": [repr(metric) for metric in self.metrics],
+        }
+
+    def _losses(self, params: Tree, batch: Batch) -> Array:
+        losses = jnp.asarray(self.loss(params, jax.tree.map(jnp.asarray, batch.x), jax.tree.map(jnp.asarray, batch.y)))
+        if losses.shape != batch.mask.shape:
+            raise ModelError(
+                f"loss(params, x, y) must return one loss per example, shape {list(batch.mask.shape)}; "
+                f"found shape {list(losses.shape)}. Leave the mean over the batch to koinon."
+            )
+        return losses

@@ -1,0 +1,172 @@
+"""Federated training as a program: which job comes next, and what its total does to the state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from koinon import keys
+from koinon.core.events import RoundRecord
+from koinon.core.protocols import Budgeted, Dataset
+from koinon.core.types import Job, Partial, Plan, Purpose, RoundFacts, Rows, Tasks
+from koinon.errors import ConfigurationError
+from koinon.metrics import EXAMPLES
+from koinon.round.evaluation import federated
+from koinon.round.settle import settle
+from koinon.round.stopping import Stop, Watch
+from koinon.tree import Array, Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How often the global model is judged: every ``every`` rounds and in the last one.
+
+    ``clients`` caps how many clients judge it on their held-out examples (a fresh draw each time).
+    """
+
+    every: int = 1
+    clients: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigurationError(f"Evaluation.every must be at least 1 round; found {self.every!r}.")
+
+
+@dataclass(frozen=True)
+class Done:
+    """The run is over."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands. ``phase`` is the job to come; a round is finished when it is TRAIN again."""
+
+    round: int
+    server: Tree
+    watch: Watch = field(default_factory=Watch)
+    best: Tree = field(default_factory=dict)
+    phase: Purpose = Purpose.TRAIN
+    figures: dict[str, float] = field(default_factory=dict)
+    rows: Rows | None = None
+    cohort: int = 0
+
+
+@dataclass(frozen=True)
+class FederatedTraining:
+    """The loop of McMahan et al. 2017: sample, train, aggregate, update, judge, until a stop."""
+
+    plan: Plan
+    stop: Stop
+    evaluation: Evaluation
+    seed: int
+
+    def init(self) -> State:
+        """Return the state before the first round."""
+        variables = self.plan.model.init(keys.fold(keys.root(self.seed), keys.Purpose.INITIAL.value))
+        return State(0, self.plan.algorithm.server.init(variables))
+
+    def next(self, state: State, elapsed: float) -> Job | Done:
+        """Return the next job, or why there is none. ``elapsed`` is the run's wall time in seconds."""
+        if state.phase is not Purpose.TRAIN:
+            return self._judge(state)
+        reason = self._over(state, elapsed)
+        if reason is not None:
+            return Done(reason)
+        number, algorithm, data = state.round + 1, self.plan.algorithm, self.plan.data
+        key = keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number)
+        clients = algorithm.sampler.cohort(len(data), key)
+        broadcast = algorithm.server.broadcast(state.server)
+        return Job(Purpose.TRAIN, number, len(clients), broadcast, self._tasks(data, clients, number))
+
+    def absorb(self, state: State, partial: Partial) -> State:
+        """Return the state after a job's total."""
+        if state.phase is Purpose.TRAIN:
+            return self._settled(state, partial)
+        figures = dict(state.figures)
+        if state.phase is Purpose.EVALUATE:
+            figures.update(federated(self.plan.model, partial.rows))
+            following = Purpose.TEST if self.plan.test is not None else Purpose.TRAIN
+        else:
+            test = self.plan.model.finish(partial.rows.sums())
+            figures.update({f"test_{name}": value for name, value in test.items()})
+            following = Purpose.TRAIN
+        state = replace(state, figures=figures, phase=following)
+        return self._watched(state) if following is Purpose.TRAIN else state
+
+    def record(self, state: State, seconds: float) -> RoundRecord:
+        """Return the history's row of the round that has just finished."""
+        assert state.rows is not None, "only a finished round has a record"
+        names = self.plan.data.names
+        refused = {names[i]: leaves for i, leaves in state.rows.refused().items()}
+        return RoundRecord(state.round, state.cohort, refused, state.figures, seconds, state.rows)
+
+    def _settled(self, state: State, partial: Partial) -> State:
+        algorithm, number = self.plan.algorithm, state.round + 1
+        server = state.server
+        accepted = int(np.count_nonzero(partial.rows.weights))
+        if len(partial.rows):  # a Poisson cohort may be empty: the round changes nothing
+            facts = RoundFacts(number, accepted, len(self.plan.data))
+            server = algorithm.server.apply(server, settle(algorithm, partial, self.plan.data.names), facts)
+        sums = partial.rows.sums()
+        seen = float(sums[EXAMPLES]) if sums else 0.0
+        figures = {f"train_{name}": value for name, value in self.plan.model.finish(sums).items()} if seen else {}
+        state = replace(
+            state, round=number, server=server, figures=figures, rows=partial.rows, cohort=len(partial.rows)
+        )
+        if self._judged(number):
+            if self.plan.data.has_held_out:
+                return replace(state, phase=Purpose.EVALUATE)
+            if self.plan.test is not None:
+                return replace(state, phase=Purpose.TEST)
+            return self._watched(state)
+        return replace(state, phase=Purpose.TRAIN)
+
+    def _watched(self, state: State) -> State:
+        if not state.figures:
+            return state
+        watch = state.watch.seen(self.stop, state.round, state.figures)
+        best = state.best
+        if watch.best_round == state.round:
+            best = self.plan.algorithm.server.variables(state.server)
+        return replace(state, watch=watch, best=best)
+
+    def _judge(self, state: State) -> Job:
+        data = self.plan.data if state.phase is Purpose.EVALUATE else self.plan.test
+        assert data is not None
+        clients = np.arange(len(data), dtype=np.int64)
+        cap = self.evaluation.clients
+        if state.phase is Purpose.EVALUATE and cap is not None and cap < len(data):
+            key = keys.fold(keys.root(self.seed), keys.Purpose.JUDGES.value, state.round)
+            clients = np.sort(np.argsort(keys.bits(key, len(data)), kind="stable")[:cap]).astype(np.int64)
+        broadcast = dict(self.plan.algorithm.server.variables(state.server))
+        return Job(state.phase, state.round, len(clients), broadcast, self._tasks(data, clients, state.round))
+
+    def _tasks(self, data: Dataset, clients: Array, number: int) -> Tasks:
+        hashes = keys.name_hash([data.names[i] for i in clients.tolist()])
+        own = keys.fold(keys.root(self.seed), keys.Purpose.CLIENT.value, number)
+        factor = self.plan.algorithm.work.learning_rate(number)
+        rates = np.full(len(clients), factor, np.float32)
+        return Tasks(clients, keys.fold(np.broadcast_to(own, (len(clients), 2)), hashes), rates)
+
+    def _judged(self, number: int) -> bool:
+        return number % self.evaluation.every == 0 or number >= self.stop.rounds
+
+    def _over(self, state: State, elapsed: float) -> str | None:
+        if state.watch.reached is not None:
+            return state.watch.reached
+        if state.round >= self.stop.rounds:
+            return f"rounds: all {self.stop.rounds} are done"
+        if self.stop.seconds is not None and elapsed >= self.stop.seconds:
+            return f"time: {self.stop.seconds:g} s have passed"
+        algorithm = self.plan.algorithm
+        parts: tuple[Any, ...] = (*algorithm.channel, algorithm.sampler, algorithm.server, algorithm.work)
+        for part in parts:
+            if isinstance(part, Budgeted) and (reason := part.exhausted(state.round + 1)) is not None:
+                return f"budget: {reason}"
+        return None
+
+

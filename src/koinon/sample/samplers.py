@@ -1,0 +1,83 @@
+"""The samplers of one round's cohort, by counter-based bits: no generator, no state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from koinon import keys
+from koinon.errors import ConfigurationError
+from koinon.tree import Array
+
+
+@dataclass(frozen=True)
+class All:
+    """Every client, every round."""
+
+    def cohort(self, population: int, key: Array) -> Array:
+        """Return all positions."""
+        return np.arange(population, dtype=np.int64)
+
+    def largest(self, population: int) -> int:
+        """Return the population."""
+        return population
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """``size`` clients, each set of them equally likely, without replacement."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.size, int) and self.size >= 1):
+            raise ConfigurationError(f"Uniform.size must be a whole number from 1; found {self.size!r}.")
+
+    def cohort(self, population: int, key: Array) -> Array:
+        """Return ``size`` distinct positions; costs O(size) unless a quarter of all are asked for."""
+        self.largest(population)
+        if self.size * 4 > population:
+            order = np.argsort(keys.bits(key, population), kind="stable")
+            return np.sort(order[: self.size]).astype(np.int64)
+        # Draw with replacement and keep the first of each: what remains is uniform without replacement.
+        drawn = np.empty(0, np.int64)
+        turn = 0
+        while True:
+            fresh = keys.bits(keys.fold(key, turn), 2 * self.size).astype(np.uint64)
+            drawn = np.concatenate([drawn, ((fresh * np.uint64(population)) >> np.uint64(32)).astype(np.int64)])
+            found, first = np.unique(drawn, return_index=True)
+            if len(found) >= self.size:
+                return np.sort(found[np.argsort(first)[: self.size]])
+            turn += 1
+
+    def largest(self, population: int) -> int:
+        """Return ``size``, or refuse a cohort larger than the population."""
+        if self.size > population:
+            raise ConfigurationError(
+                f"A cohort of {self.size} clients was asked for, but there are only {population}. "
+                f"Use Uniform({population}) at most, or All()."
+            )
+        return self.size
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Each client by its own coin of probability ``rate``: the sampling that privacy accounting assumes.
+
+    A cohort may be empty; such a round changes nothing.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.rate, float | int) and 0 < self.rate <= 1):
+            raise ConfigurationError(f"Poisson.rate must lie in (0, 1]; found {self.rate!r}.")
+
+    def cohort(self, population: int, key: Array) -> Array:
+        """Return the clients whose coin fell."""
+        return np.nonzero(keys.bits(key, population) < self.rate * 2.0**32)[0].astype(np.int64)
+
+    def largest(self, population: int) -> int:
+        """Return the population: every coin may fall."""
+        return population

@@ -1,0 +1,1 @@
+"""Where a run is kept: the journal of its rounds, its models, its clients' states."""

@@ -1,0 +1,1 @@
+"""What a client does with its examples: local training, its optimisers, corrections of its gradient."""

@@ -1,0 +1,129 @@
+"""The client's own optimiser: one step on parameters, in plain operators, so one text serves every engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from koinon import tree
+from koinon.errors import ConfigurationError
+from koinon.tree import Tree
+
+
+class Optimizer(Protocol):
+    """A gradient step. Its state lives for one round of one client and is dropped after it."""
+
+    def init(self, params: Tree) -> Tree:
+        """Return the state before the first step."""
+
+    def apply(self, params: Tree, gradients: Tree, state: Tree, rate: Any) -> tuple[Tree, Tree]:
+        """Return new parameters and state; ``rate`` multiplies the learning rate."""
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Gradient descent: ``w - learning_rate * g``."""
+
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
+
+    def init(self, params: Tree) -> Tree:
+        """Return nothing: SGD keeps no state."""
+        return {}
+
+    def apply(self, params: Tree, gradients: Tree, state: Tree, rate: Any) -> tuple[Tree, Tree]:
+        """Return ``w - rate * learning_rate * g``."""
+        step = self.learning_rate * rate
+        return tree.map(lambda w, g: w - step * g, params, gradients), state
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Gradient descent with momentum: ``v = momentum * v + g``, ``w - learning_rate * v``.
+
+    Polyak, USSR Comp. Math. 4(5), 1964; with ``nesterov``, Sutskever et al., ICML 2013.
+    """
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
+        check_share(self, "momentum")
+
+    def init(self, params: Tree) -> Tree:
+        """Return zero velocity."""
+        return {"velocity": tree.zeros(params)}
+
+    def apply(self, params: Tree, gradients: Tree, state: Tree, rate: Any) -> tuple[Tree, Tree]:
+        """Return the step along the velocity."""
+        step = self.learning_rate * rate
+        velocity = tree.map(lambda v, g: self.momentum * v + g, state["velocity"], gradients)
+        along = velocity
+        if self.nesterov:
+            along = tree.map(lambda v, g: self.momentum * v + g, velocity, gradients)
+        return tree.map(lambda w, v: w - step * v, params, along), {"velocity": velocity}
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with bias correction, as Keras computes it. Kingma and Ba, ICLR 2015."""
+
+    learning_rate: float = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate", "epsilon")
+        check_share(self, "beta_1", "beta_2")
+
+    def init(self, params: Tree) -> Tree:
+        """Return zero moments and a step count of zero."""
+        return {"mean": tree.zeros(params), "square": tree.zeros(params), "count": np.float32(0)}
+
+    def apply(self, params: Tree, gradients: Tree, state: Tree, rate: Any) -> tuple[Tree, Tree]:
+        """Return the bias-corrected step."""
+        count = state["count"] + 1
+        step = self.learning_rate * rate * (1 - self.beta_2**count) ** 0.5 / (1 - self.beta_1**count)
+        mean = tree.map(lambda m, g: m + (g - m) * (1 - self.beta_1), state["mean"], gradients)
+        square = tree.map(lambda s, g: s + (g * g - s) * (1 - self.beta_2), state["square"], gradients)
+        moved = tree.map(lambda w, m, s: w - step * m / (s**0.5 + self.epsilon), params, mean, square)
+        return moved, {"mean": mean, "square": square, "count": count}
+
+
+def sgd(learning_rate: float = 0.1, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:
+    """Return gradient descent, with momentum if any is asked for.
+
+    >>> sgd(0.05)
+    Sgd(learning_rate=0.05)
+    """
+    if momentum == 0.0:
+        return Sgd(float(learning_rate))
+    return Momentum(float(learning_rate), float(momentum), nesterov)
+
+
+def adam(learning_rate: float = 0.001, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7) -> Adam:
+    """Return Adam with Keras's defaults."""
+    return Adam(float(learning_rate), float(beta_1), float(beta_2), float(epsilon))
+
+
+def check_positive(record: Any, *fields: str) -> None:
+    """Raise ConfigurationError unless each field is a finite number above zero."""
+    for name in fields:
+        value = getattr(record, name)
+        if not (isinstance(value, float | int) and 0 < value < float("inf")):
+            raise ConfigurationError(f"{type(record).__name__}.{name} must be a number above 0; found {value!r}.")
+
+
+def check_share(record: Any, *fields: str) -> None:
+    """Raise ConfigurationError unless each field lies in [0, 1)."""
+    for name in fields:
+        value = getattr(record, name)
+        if not (isinstance(value, float | int) and 0 <= value < 1):
+            raise ConfigurationError(f"{type(record).__name__}.{name} must lie in [0, 1); found {value!r}.")

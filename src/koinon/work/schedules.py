@@ -1,0 +1,54 @@
+"""How the client's learning rate changes over the rounds: a factor, computed by the server."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class LearningRateSchedule(Protocol):
+    """A factor on the client's learning rate, by round."""
+
+    def factor(self, round: int) -> float:
+        """Return the factor for a round, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same learning rate in every round."""
+
+    def factor(self, round: int) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """``decay ** ((round - 1) / every)``: McMahan et al. 2017 decay the rate by round."""
+
+    decay: float = 0.99
+    every: int = 1
+
+    def factor(self, round: int) -> float:
+        """Return the power."""
+        return float(self.decay ** ((round - 1) / self.every))
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from 1 to ``floor`` over ``rounds``, after a linear ``warm_up``.
+
+    Loshchilov and Hutter, ICLR 2017.
+    """
+
+    rounds: int
+    floor: float = 0.0
+    warm_up: int = 0
+
+    def factor(self, round: int) -> float:
+        """Return the height of the curve; ``floor`` after its end."""
+        if round <= self.warm_up:
+            return round / (self.warm_up + 1)
+        share = min(1.0, (round - 1 - self.warm_up) / max(1, self.rounds - self.warm_up))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
