@@ -31,6 +31,14 @@ class RoundRecord:
             **self.figures,
         }
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> RoundRecord:
+        """Return the record of :meth:`to_json`."""
+        own = ("round", "cohort", "refused", "seconds")
+        refused = {name: tuple(leaves) for name, leaves in row["refused"].items()}
+        figures = {name: value for name, value in row.items() if name not in own}
+        return cls(row["round"], row["cohort"], refused, figures, row["seconds"])
+
 
 @dataclass(frozen=True)
 class RunStarted:
@@ -74,6 +82,7 @@ class Checkpoint:
     watch: Mapping[str, Any]
     best: Tree  # the best model so far; {} where none was judged
     record: RoundRecord | None  # None at round 0
+    judged: Mapping[str, Mapping[str, float]]  # each client's own figures, from the last evaluation
     clients: Array | None = None  # positions of clients whose state changed
     states: Tree = field(default_factory=dict)  # their new states, stacked
 

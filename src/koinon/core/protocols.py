@@ -173,6 +173,9 @@ class Runtime(Protocol):
     offers: frozenset[Offers]
     engine: str
 
+    def initial(self, plan: Plan, key: Array) -> Variables:
+        """Return the model's first variables, computed where rounds are: the same bits in every runtime."""
+
     def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Return the exact total of the whole cohort, its rows in task order, its new states."""
 

@@ -93,9 +93,7 @@ class Rows:
     def refused(self) -> dict[int, tuple[str, ...]]:
         """Return the refused clients and the leaves they were refused for."""
         bad = np.nonzero(~self.accepted.all(axis=1))[0]
-        return {
-            int(self.clients[i]): tuple(np.asarray(self.leaves)[~self.accepted[i]].tolist()) for i in bad
-        }
+        return {int(self.clients[i]): tuple(np.asarray(self.leaves)[~self.accepted[i]].tolist()) for i in bad}
 
     def sums(self) -> dict[str, Array]:
         """Add the metrics of the accepted clients in float64, in client order: no chunk shows."""

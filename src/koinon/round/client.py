@@ -57,8 +57,7 @@ def conclude(
 def transmit(algorithm: Algorithm, value: Tree, state: Tree, task: Task) -> tuple[Tree, Tree]:
     """Encode through every step of the channel, then decode back in reverse."""
     contexts = [
-        Context(keys.fold(task.key, keys.Purpose.CHANNEL.value, i), task.cohort)
-        for i in range(len(algorithm.channel))
+        Context(keys.fold(task.key, keys.Purpose.CHANNEL.value, i), task.cohort) for i in range(len(algorithm.channel))
     ]
     kept = {}
     for i, transform in enumerate(algorithm.channel):

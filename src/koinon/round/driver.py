@@ -11,7 +11,8 @@ import numpy as np
 from koinon import tree
 from koinon.core.events import Checkpoint, Journal, Listener, RoundFinished, RoundRecord, RunFinished, RunStarted
 from koinon.core.protocols import ClientStates, Runtime
-from koinon.core.types import Job, Partial, Purpose
+from koinon.core.types import Job, Purpose
+from koinon.errors import DivergedError
 from koinon.round.client import initial_state
 from koinon.round.training import Done, FederatedTraining, State
 from koinon.tree import Tree
@@ -37,45 +38,54 @@ class Outcome:
     history: tuple[RoundRecord, ...]
 
 
-def drive(
-    program: FederatedTraining, around: Surroundings, state: State, history: tuple[RoundRecord, ...] = ()
-) -> Outcome:
-    """Run ``program`` from ``state`` until it is done; every round is committed before the next begins."""
-    plan = program.plan
-    plan.algorithm.check(around.runtime.offers)
-    around.listen(RunStarted(plan.algorithm.name, len(plan.data), program.stop.rounds, state.round))
-    if not history:
-        around.journal.commit(checkpoint(state, None))
-    records, spent = list(history), sum(record.seconds for record in history)
-    changed: tuple[Any, Tree] = (None, {})
-    began = around.clock()
-    while not isinstance(job := program.next(state, spent), Done):
-        partial = _run(program, around, job)
-        if job.purpose is Purpose.TRAIN:
-            changed = (job.tasks.clients, partial.states) if tree.leaves(partial.states) else (None, {})
-        state = program.absorb(state, partial)
-        if state.phase is Purpose.TRAIN:
-            now = around.clock()
-            record = program.record(state, now - began)
-            began, spent = now, spent + record.seconds
-            around.journal.commit(checkpoint(state, record, *changed))
-            if changed[0] is not None:
-                around.states.stage(*changed)
-            records.append(record)
-            around.listen(RoundFinished(record))
+def drive(program: FederatedTraining, around: Surroundings, past: Outcome | None = None) -> Outcome:
+    """Run ``program`` until it is done, from the start or from where an earlier process left it.
+
+    Every round is committed before the next begins. A round of which every client was refused ends the run.
+    """
+    program.plan.algorithm.check(around.runtime.offers)
+    if past is None:
+        variables = around.runtime.initial(program.plan, program.initial_key())
+        past = Outcome(program.init(variables), "", ())
+        around.journal.commit(checkpoint(past.state, None))
+    state, records = past.state, list(past.history)
+    around.listen(RunStarted(program.plan.algorithm.name, len(program.plan.data), program.stop.rounds, state.round))
+    spent = sum(record.seconds for record in records)
+    while not isinstance(step := program.next(state, spent), Done):
+        try:
+            state, record = _round(program, around, state, step)
+        except DivergedError as error:
+            step = Done(f"diverged: {error}")
+            break
+        spent += record.seconds
+        records.append(record)
+        around.listen(RoundFinished(record))
     digest = tree.digest(program.plan.algorithm.server.variables(state.server))
-    around.listen(RunFinished(job.reason, state.round, digest))
-    return Outcome(state, job.reason, tuple(records))
+    around.listen(RunFinished(step.reason, state.round, digest))
+    return Outcome(state, step.reason, tuple(records))
 
 
 def checkpoint(state: State, record: RoundRecord | None, clients: Any = None, states: Tree | None = None) -> Checkpoint:
     """Return what is written down of a finished round."""
-    return Checkpoint(state.round, state.server, state.watch.to_json(), state.best, record, clients, states or {})
+    watch = state.watch.to_json()
+    return Checkpoint(state.round, state.server, watch, state.best, record, state.judged, clients, states or {})
 
 
-def _run(program: FederatedTraining, around: Surroundings, job: Job) -> Partial:
-    states: Tree = {}
-    if job.purpose is Purpose.TRAIN:
-        initial = tree.map(np.asarray, initial_state(program.plan.algorithm, job.broadcast))
-        states = around.states.read(job.tasks.clients, initial)
-    return around.runtime.round(program.plan, job, states)
+def _round(program: FederatedTraining, around: Surroundings, state: State, train: Job) -> tuple[State, RoundRecord]:
+    """Train, judge and commit one round; return the state after it and its record."""
+    began = around.clock()
+    partial = around.runtime.round(program.plan, train, _client_states(program, around, train))
+    clients, states = (train.tasks.clients, partial.states) if tree.leaves(partial.states) else (None, {})
+    state = program.absorb(state, partial)
+    while state.phase is not Purpose.TRAIN:
+        state = program.absorb(state, around.runtime.round(program.plan, program.judge(state), {}))
+    record = program.record(state, around.clock() - began)
+    around.journal.commit(checkpoint(state, record, clients, states))
+    if clients is not None:
+        around.states.stage(clients, states)
+    return state, record
+
+
+def _client_states(program: FederatedTraining, around: Surroundings, job: Job) -> Tree:
+    initial = tree.map(np.asarray, initial_state(program.plan.algorithm, job.broadcast))
+    return around.states.read(job.tasks.clients, initial)

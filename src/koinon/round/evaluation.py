@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +51,8 @@ class Evaluate:
 EVALUATION = Algorithm(name="evaluation", work=Evaluate(), server=Average(), aggregator=Mean(), sampler=All())
 
 
-def federated(model: Model, rows: Rows) -> dict[str, float]:
-    """Return every figure over all clients' examples together, and over clients: mean, worst, spread.
+def federated(model: Model, rows: Rows, each: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Return every figure over all clients' examples together, and over ``each`` client: mean, worst, spread.
 
     Clients without held-out examples are left out. The spread is the standard deviation over clients.
     """
@@ -59,7 +60,6 @@ def federated(model: Model, rows: Rows) -> dict[str, float]:
     if not sums or not float(sums[EXAMPLES]):
         return {}
     figures = model.finish(sums)
-    each = client_figures(model, rows)
     for name in list(figures):
         column = np.asarray([figure[name] for figure in each.values()])
         column = column[np.isfinite(column)]
@@ -72,9 +72,12 @@ def federated(model: Model, rows: Rows) -> dict[str, float]:
 
 
 def client_figures(model: Model, rows: Rows) -> dict[int, dict[str, float]]:
-    """Return each client's own figures, by position in the dataset."""
+    """Return each client's own figures and its number of examples, by position in the dataset."""
     return {
-        int(client): model.finish({name: column[i] for name, column in rows.metrics.items()})
+        int(client): {
+            EXAMPLES: float(rows.metrics[EXAMPLES][i]),
+            **model.finish({name: column[i] for name, column in rows.metrics.items()}),
+        }
         for i, client in enumerate(rows.clients)
         if float(rows.metrics[EXAMPLES][i])
     }

@@ -29,9 +29,7 @@ def merge(partials: Sequence[Partial]) -> Partial:
     total = first.total
     for partial in partials[1:]:
         total = exact.merge(total, partial.total)
-    metrics = {
-        name: np.concatenate([p.rows.metrics[name] for p in partials]) for name in first.rows.metrics
-    }
+    metrics = {name: np.concatenate([p.rows.metrics[name] for p in partials]) for name in first.rows.metrics}
     rows = Rows(
         np.concatenate([p.rows.clients for p in partials]),
         np.concatenate([p.rows.weights for p in partials]),

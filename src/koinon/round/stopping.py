@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from koinon.errors import ConfigurationError
@@ -44,7 +44,7 @@ class Watch:
     stale: int = 0  # evaluated rounds since
     reached: str | None = None  # why the run is to end
 
-    def seen(self, stop: Stop, round: int, figures: dict[str, float], *, final: bool = False) -> Watch:
+    def seen(self, stop: Stop, round: int, figures: dict[str, float]) -> Watch:
         """Return the watch after a round's figures."""
         name = monitored(stop, figures)
         best, best_round, anchor, stale = self.best, self.best_round, self.anchor, self.stale
@@ -58,6 +58,13 @@ class Watch:
             else:
                 stale += 1
         return Watch(best, best_round, anchor, stale, self._reason(stop, name, figures, stale))
+
+    def again(self, stop: Stop, figures: dict[str, float]) -> Watch:
+        """Return the watch of a run that goes on, perhaps under another ``stop``, after a round's figures."""
+        asked = [name for name in (stop.monitor, stop.target[0] if stop.target else None) if name is not None]
+        known = all(name in figures for name in asked)
+        reached = self._reason(stop, monitored(stop, figures), figures, self.stale) if known else None
+        return replace(self, reached=reached)
 
     @staticmethod
     def _reason(stop: Stop, monitor: str, figures: dict[str, float], stale: int) -> str | None:

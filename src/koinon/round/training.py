@@ -10,10 +10,10 @@ import numpy as np
 from koinon import keys
 from koinon.core.events import RoundRecord
 from koinon.core.protocols import Budgeted, Dataset
-from koinon.core.types import Job, Partial, Plan, Purpose, RoundFacts, Rows, Tasks
+from koinon.core.types import Job, Partial, Plan, Purpose, RoundFacts, Rows, Tasks, Variables
 from koinon.errors import ConfigurationError
 from koinon.metrics import EXAMPLES
-from koinon.round.evaluation import federated
+from koinon.round.evaluation import client_figures, federated
 from koinon.round.settle import settle
 from koinon.round.stopping import Stop, Watch
 from koinon.tree import Array, Tree
@@ -23,11 +23,11 @@ from koinon.tree import Array, Tree
 class Evaluation:
     """How often the global model is judged: every ``every`` rounds and in the last one.
 
-    ``clients`` caps how many clients judge it on their held-out examples (a fresh draw each time).
+    ``clients`` caps how many clients judge it on their held-out examples, a fresh draw each time; None is all.
     """
 
     every: int = 1
-    clients: int | None = None
+    clients: int | None = 1000
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -52,7 +52,7 @@ class State:
     phase: Purpose = Purpose.TRAIN
     figures: dict[str, float] = field(default_factory=dict)
     rows: Rows | None = None
-    cohort: int = 0
+    judged: dict[str, dict[str, float]] = field(default_factory=dict)  # the clients' own, at the last evaluation
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,19 @@ class FederatedTraining:
     evaluation: Evaluation
     seed: int
 
-    def init(self) -> State:
+    def initial_key(self) -> Array:
+        """Return the key the model is initialised with."""
+        return keys.fold(keys.root(self.seed), keys.Purpose.INITIAL.value)
+
+    def init(self, variables: Variables) -> State:
         """Return the state before the first round."""
-        variables = self.plan.model.init(keys.fold(keys.root(self.seed), keys.Purpose.INITIAL.value))
         return State(0, self.plan.algorithm.server.init(variables))
 
     def next(self, state: State, elapsed: float) -> Job | Done:
-        """Return the next job, or why there is none. ``elapsed`` is the run's wall time in seconds."""
-        if state.phase is not Purpose.TRAIN:
-            return self._judge(state)
+        """Return the job that begins the next round, or why there is none.
+
+        ``elapsed`` is the run's wall time in seconds.
+        """
         reason = self._over(state, elapsed)
         if reason is not None:
             return Done(reason)
@@ -88,7 +92,9 @@ class FederatedTraining:
             return self._settled(state, partial)
         figures = dict(state.figures)
         if state.phase is Purpose.EVALUATE:
-            figures.update(federated(self.plan.model, partial.rows))
+            each = client_figures(self.plan.model, partial.rows)
+            figures.update(federated(self.plan.model, partial.rows, each))
+            state = replace(state, judged={self.plan.data.names[i]: own for i, own in each.items()})
             following = Purpose.TEST if self.plan.test is not None else Purpose.TRAIN
         else:
             test = self.plan.model.finish(partial.rows.sums())
@@ -102,7 +108,7 @@ class FederatedTraining:
         assert state.rows is not None, "only a finished round has a record"
         names = self.plan.data.names
         refused = {names[i]: leaves for i, leaves in state.rows.refused().items()}
-        return RoundRecord(state.round, state.cohort, refused, state.figures, seconds, state.rows)
+        return RoundRecord(state.round, len(state.rows), refused, state.figures, seconds, state.rows)
 
     def _settled(self, state: State, partial: Partial) -> State:
         algorithm, number = self.plan.algorithm, state.round + 1
@@ -114,9 +120,7 @@ class FederatedTraining:
         sums = partial.rows.sums()
         seen = float(sums[EXAMPLES]) if sums else 0.0
         figures = {f"train_{name}": value for name, value in self.plan.model.finish(sums).items()} if seen else {}
-        state = replace(
-            state, round=number, server=server, figures=figures, rows=partial.rows, cohort=len(partial.rows)
-        )
+        state = replace(state, round=number, server=server, figures=figures, rows=partial.rows)
         if self._judged(number):
             if self.plan.data.has_held_out:
                 return replace(state, phase=Purpose.EVALUATE)
@@ -134,7 +138,8 @@ class FederatedTraining:
             best = self.plan.algorithm.server.variables(state.server)
         return replace(state, watch=watch, best=best)
 
-    def _judge(self, state: State) -> Job:
+    def judge(self, state: State) -> Job:
+        """Return the evaluation that the state's phase asks for."""
         data = self.plan.data if state.phase is Purpose.EVALUATE else self.plan.test
         assert data is not None
         clients = np.arange(len(data), dtype=np.int64)
@@ -168,5 +173,3 @@ class FederatedTraining:
             if isinstance(part, Budgeted) and (reason := part.exhausted(state.round + 1)) is not None:
                 return f"budget: {reason}"
         return None
-
-

@@ -1,0 +1,1 @@
+"""Where chunks of clients run: this process, or worker processes beside it."""
