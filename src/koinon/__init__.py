@@ -1,3 +1,113 @@
-"""koinon: many parties train one model together and no party's data ever leaves its place."""
+"""koinon: many parties train one model together, and no party's data ever leaves its place.
+
+Every name here is resolved when it is first used: ``import koinon`` imports no framework.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataclasses import replace as replace
+
+    from koinon.aggregate.mean import Mean as Mean
+    from koinon.algorithms.fedadagrad import fedadagrad as fedadagrad
+    from koinon.algorithms.fedadam import fedadam as fedadam
+    from koinon.algorithms.fedavg import fedavg as fedavg
+    from koinon.algorithms.fedprox import fedprox as fedprox
+    from koinon.algorithms.fedsgd import fedsgd as fedsgd
+    from koinon.algorithms.fedyogi import fedyogi as fedyogi
+    from koinon.algorithms.scaffold import scaffold as scaffold
+    from koinon.app import App as App
+    from koinon.app import alone as alone
+    from koinon.app import fit as fit
+    from koinon.app import pooled as pooled
+    from koinon.channel.clip import Clip as Clip
+    from koinon.channel.quantise import Quantise as Quantise
+    from koinon.core.algorithm import Algorithm as Algorithm
+    from koinon.core.types import Batch as Batch
+    from koinon.core.types import Task as Task
+    from koinon.core.types import Update as Update
+    from koinon.data.dataset import FederatedDataset as FederatedDataset
+    from koinon.data.dataset import federate as federate
+    from koinon.data.partition import IID as IID
+    from koinon.data.partition import Dirichlet as Dirichlet
+    from koinon.data.partition import NaturalColumn as NaturalColumn
+    from koinon.data.partition import QuantitySkew as QuantitySkew
+    from koinon.data.partition import Shards as Shards
+    from koinon.data.partition import partition as partition
+    from koinon.errors import KoinonError as KoinonError
+    from koinon.metrics import Accuracy as Accuracy
+    from koinon.metrics import AreaUnderCurve as AreaUnderCurve
+    from koinon.metrics import MeanSquaredError as MeanSquaredError
+    from koinon.models.jax_functions import FunctionModel as FunctionModel
+    from koinon.models.own_loop import OwnLoop as OwnLoop
+    from koinon.round.stopping import Stop as Stop
+    from koinon.round.training import Evaluation as Evaluation
+    from koinon.run import Run as Run
+    from koinon.runtimes.local import Local as Local
+    from koinon.runtimes.processes import Processes as Processes
+    from koinon.sample.samplers import All as All
+    from koinon.sample.samplers import Poisson as Poisson
+    from koinon.sample.samplers import Uniform as Uniform
+    from koinon.server.adaptive import Adaptive as Adaptive
+    from koinon.server.average import Average as Average
+    from koinon.work.corrections import Proximal as Proximal
+    from koinon.work.local import LocalTraining as LocalTraining
+    from koinon.work.local import Weighting as Weighting
+    from koinon.work.optimizers import adam as adam
+    from koinon.work.optimizers import momentum as momentum
+    from koinon.work.optimizers import sgd as sgd
+    from koinon.work.schedules import Constant as Constant
+    from koinon.work.schedules import Cosine as Cosine
+    from koinon.work.schedules import Exponential as Exponential
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "dataclasses": ("replace",),
+    "koinon.aggregate.mean": ("Mean",),
+    "koinon.algorithms.fedadagrad": ("fedadagrad",),
+    "koinon.algorithms.fedadam": ("fedadam",),
+    "koinon.algorithms.fedavg": ("fedavg",),
+    "koinon.algorithms.fedprox": ("fedprox",),
+    "koinon.algorithms.fedsgd": ("fedsgd",),
+    "koinon.algorithms.fedyogi": ("fedyogi",),
+    "koinon.algorithms.scaffold": ("scaffold",),
+    "koinon.app": ("App", "alone", "fit", "pooled"),
+    "koinon.channel.clip": ("Clip",),
+    "koinon.channel.quantise": ("Quantise",),
+    "koinon.core.algorithm": ("Algorithm",),
+    "koinon.core.types": ("Batch", "Task", "Update"),
+    "koinon.data.dataset": ("FederatedDataset", "federate"),
+    "koinon.data.partition": ("Dirichlet", "IID", "NaturalColumn", "QuantitySkew", "Shards", "partition"),
+    "koinon.errors": ("KoinonError",),
+    "koinon.metrics": ("Accuracy", "AreaUnderCurve", "MeanSquaredError"),
+    "koinon.models.jax_functions": ("FunctionModel",),
+    "koinon.models.own_loop": ("OwnLoop",),
+    "koinon.round.stopping": ("Stop",),
+    "koinon.round.training": ("Evaluation",),
+    "koinon.run": ("Run",),
+    "koinon.runtimes.local": ("Local",),
+    "koinon.runtimes.processes": ("Processes",),
+    "koinon.sample.samplers": ("All", "Poisson", "Uniform"),
+    "koinon.server.adaptive": ("Adaptive",),
+    "koinon.server.average": ("Average",),
+    "koinon.work.corrections": ("Proximal",),
+    "koinon.work.local": ("LocalTraining", "Weighting"),
+    "koinon.work.optimizers": ("adam", "momentum", "sgd"),
+    "koinon.work.schedules": ("Constant", "Cosine", "Exponential"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - the table above, which a test holds against the imports
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'koinon' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

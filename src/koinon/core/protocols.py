@@ -48,6 +48,15 @@ class Model(Protocol):
     def finish(self, sums: Metrics) -> dict[str, float]:
         """Turn summed metrics into the figures a person reads."""
 
+    def check(self, data: Dataset) -> None:
+        """Raise DataError or ModelError if the model cannot be trained on ``data``."""
+
+    def computable_here(self) -> bool:
+        """Return whether this process can compute it: its framework is there and set up for it."""
+
+    def trained(self, variables: Variables) -> Any:
+        """Return the model as its user knows it, with these variables."""
+
     def describe(self) -> Any:
         """Return what this model is as JSON: the same for the same architecture on any machine."""
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from koinon import metrics, tree
+from koinon.core.protocols import Dataset
 from koinon.core.types import Batch, Metrics, Variables
 from koinon.errors import ModelError
 from koinon.metrics import EXAMPLES, LOSS, Metric
@@ -71,6 +72,22 @@ class FunctionModel:
         """Return the figures of ``sums``."""
         present = [metric for metric in self.metrics if metric.name in sums]
         return metrics.finish(present, sums)
+
+    def check(self, data: Dataset) -> None:
+        """Raise ModelError unless ``loss`` gives one value per example of ``data``."""
+        x, y = (tree.map(lambda a: a[:2], part) for part in (data.x, data.y))
+        rows = len(tree.leaves(y)[0])
+        batch = Batch(x, y, np.ones(rows, np.float32), np.zeros(2, np.uint32))
+        shapes = jax.eval_shape(self.init_params, jnp.zeros(2, jnp.uint32))
+        jax.eval_shape(lambda params: self._losses(params, batch), shapes)
+
+    def computable_here(self) -> bool:
+        """Return True: JAX is imported."""
+        return True
+
+    def trained(self, variables: Variables) -> Any:
+        """Return the parameters: functions have no other place for them."""
+        return variables["params"]
 
     def describe(self) -> Any:
         """Return the functions by name and source."""

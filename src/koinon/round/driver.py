@@ -60,7 +60,7 @@ def drive(program: FederatedTraining, around: Surroundings, past: Outcome | None
         spent += record.seconds
         records.append(record)
         around.listen(RoundFinished(record))
-    digest = tree.digest(program.plan.algorithm.server.variables(state.server))
+    digest = tree.digest(program.plan.algorithm.server.variables(state.server)["params"])
     around.listen(RunFinished(step.reason, state.round, digest))
     return Outcome(state, step.reason, tuple(records))
 

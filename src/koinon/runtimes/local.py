@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Self
 
 from koinon import tree
 from koinon.core.protocols import Offers
@@ -36,7 +37,7 @@ class Local:
     def close(self) -> None:
         """Nothing is held."""
 
-    def __enter__(self) -> Local:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

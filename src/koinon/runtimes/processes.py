@@ -1,6 +1,6 @@
 """Persistent worker processes, one core each: the cohort is cut by summed steps and merged in order.
 
-Workers are started as programs of their own (``python -m koinon.runtimes.worker``), so this works from a
+Workers are started as programs of their own, by the same interpreter, so this works from a
 script without a ``__main__`` guard and from a notebook. Plans travel once, arrays in shared memory.
 """
 
@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -27,12 +27,12 @@ from koinon.errors import ConfigurationError, KoinonError, WorkerError
 from koinon.round.batches import step_counts
 from koinon.round.evaluation import EVALUATION
 from koinon.round.settle import merge
+from koinon.runtimes.environment import settings
 from koinon.runtimes.parcel import Parcel, receive, send
 from koinon.runtimes.worker import Begin, Compute, Failed, Forget, Prepare
 from koinon.tree import Array, Tree
 
 _WORTH_SHARING = 0.004  # seconds of one worker's time, below which a second worker costs more than it saves
-_THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Processes:
@@ -91,7 +91,7 @@ class Processes:
         for member in team:
             member.stop()
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -194,8 +194,8 @@ class _Member:
     def __init__(self, engine: str, seconds: float) -> None:
         here, there = socket.socketpair()
         with there:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
-                [sys.executable, "-m", "koinon.runtimes.worker", str(there.fileno())],
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from koinon.runtimes.worker import main; main()", str(there.fileno())],
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else None,
@@ -252,7 +252,7 @@ def cores() -> int:
 def _environment() -> dict[str, str]:
     """Return a worker's environment: one thread, the JAX backend of Keras, and this process's import path."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    return {**os.environ, **dict.fromkeys(_THREADS, "1"), "KERAS_BACKEND": "jax", "PYTHONPATH": path}
+    return {**settings(os.environ), "KERAS_BACKEND": "jax", "PYTHONPATH": path}
 
 
 def _has_descriptor(stream: Any) -> bool:

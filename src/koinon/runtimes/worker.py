@@ -1,4 +1,4 @@
-"""A worker process: ``python -m koinon.runtimes.worker DESCRIPTOR``. It answers until its driver is gone.
+"""A worker process: it answers what its driver asks until the driver is gone.
 
 Requests are ``Prepare`` (a plan, kept under its number), ``Compute`` (a job for a kept plan) and ``Begin``
 (the first variables of a kept plan's model). The answer is a value or ``Failed``.
@@ -93,7 +93,7 @@ def serve(connection: socket.socket) -> None:
             request = parcel.receive(connection)
         except (EOFError, OSError):
             return
-        except Exception as error:  # the head arrived whole but could not be rebuilt here
+        except Exception as error:  # noqa: BLE001 - whatever stopped it from being rebuilt here, the driver is told
             answer: Any = _failed(error)
         else:
             try:
@@ -102,7 +102,7 @@ def serve(connection: socket.socket) -> None:
                     answer = None
                 else:
                     answer = worker.answer(request, connection)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the driver raises it
                 answer = _failed(error)
         try:
             parcel.send(answer, connection)
@@ -115,7 +115,7 @@ def _failed(error: Exception) -> Failed:
     error = error.with_traceback(None)
     try:
         cloudpickle.loads(cloudpickle.dumps(error))
-    except Exception:
+    except Exception:  # noqa: BLE001 - an exception of any kind may refuse to travel
         error = RuntimeError(f"{type(error).__name__}: {error}")
     return Failed(error, trace)
 
@@ -127,10 +127,3 @@ def main() -> None:
         serve(connection)
     sys.stdout.flush()
     os._exit(0)  # nothing is left to save, and a framework's teardown may take seconds
-
-
-if __name__ == "__main__":
-    # Pickles name this module by its own name, not by __main__.
-    from koinon.runtimes import worker
-
-    worker.main()

@@ -33,6 +33,10 @@ class MemoryStates:
 
         return tree.map(rows, initial) if self._table is None else tree.map(rows, initial, self._table)
 
+    def put(self, client: int, state: Tree) -> None:
+        """Write one client's row, as a run directory kept it."""
+        self.stage(np.array([client]), tree.map(lambda x: np.asarray(x)[None], state))
+
     def stage(self, clients: Array, states: Tree) -> None:
         """Write the rows of a committed round."""
         rows = tree.to_numpy(states)

@@ -1,0 +1,252 @@
+"""The face: an App says what is trained on whose data and how; ``fit`` runs one at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from koinon.algorithms.fedavg import fedavg
+from koinon.core.algorithm import Algorithm
+from koinon.core.events import Checkpoint, Listener
+from koinon.core.protocols import Model, Runtime
+from koinon.core.types import Plan
+from koinon.data.dataset import FederatedDataset, federate
+from koinon.identity import identity
+from koinon.models.adapt import adapt
+from koinon.models.own_loop import OwnLoop, OwnLoopModel
+from koinon.round.driver import Outcome, Surroundings, drive
+from koinon.round.stopping import Stop, Watch
+from koinon.round.training import Evaluation, FederatedTraining, State
+from koinon.run import Run
+from koinon.runtimes.choose import runtime as new_runtime
+from koinon.sample.samplers import All
+from koinon.store.client_states import MemoryStates
+from koinon.store.run_directory import RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """What is trained, on whose data, how, and until when.
+
+    ``model``: a compiled Keras model, FunctionModel, OwnLoop or any Model. ``clients``: a FederatedDataset,
+    ``{name: (x, y)}``, or ``{name: frame}`` with the column ``label``; of the latter two every client holds
+    the share ``holdout`` out. ``test``: ``(x, y)`` that the server itself holds, if any. Each of the three may
+    be a function of no arguments that returns it. ``algorithm=None`` is FedAvg of all clients with the
+    model's own optimiser. ``engine=None`` is ``"jax"`` wherever the model can be compiled.
+    """
+
+    model: Any
+    clients: Any
+    algorithm: Algorithm | None = None
+    test: Any = None
+    stop: Stop = field(default_factory=Stop)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    label: str | None = None
+    holdout: float = 0.2
+    engine: str | None = None
+    runtime: str = "local"
+    workers: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An App with every choice made: what is checked, identified and run."""
+
+    plan: Plan
+    stop: Stop
+    evaluation: Evaluation
+    engine: str
+    runtime: str
+    workers: int | None
+    seed: int
+
+    @property
+    def data(self) -> FederatedDataset:
+        """The clients."""
+        data = self.plan.data
+        assert isinstance(data, FederatedDataset), "resolve() makes nothing else"
+        return data
+
+    def program(self) -> FederatedTraining:
+        """Return the loop."""
+        return FederatedTraining(self.plan, self.stop, self.evaluation, self.seed)
+
+    def new_runtime(self) -> Runtime:
+        """Return where it runs, to be closed by the caller."""
+        return new_runtime(self.runtime, engine=self.engine, workers=self.workers, model=self.plan.model)
+
+
+def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None) -> Resolved:
+    """Make every choice an App leaves open, and check that its parts fit.
+
+    ``change`` is applied to the algorithm before it is checked. Raises a KoinonError that says what does not fit.
+    """
+    given = _made(app.model)
+    held_out = 0.0 if isinstance(given, OwnLoop) and given.evaluate is None else app.holdout
+    data = federate(_made(app.clients), label=app.label, holdout=held_out, seed=app.seed)
+    test = _test_data(_made(app.test))
+    model = adapt(given, data)
+    algorithm = app.algorithm or fedavg(_optimizer(model))
+    if change is not None:
+        algorithm = change(algorithm)
+    if isinstance(model, OwnLoopModel):
+        algorithm = model.fitted(algorithm)
+    algorithm.sampler.largest(len(data))
+    model.check(data)
+    if test is not None:
+        model.check(test)
+    engine = app.engine or ("jax" if model.compiled else "reference")
+    plan = Plan(algorithm, model, data, test)
+    return Resolved(plan, app.stop, app.evaluation, engine, app.runtime, app.workers, app.seed)
+
+
+def execute(resolved: Resolved, *, listen: Listener, out: Path | None = None, runtime: Runtime | None = None) -> Run:
+    """Run to the end, from the start or from the last round committed in ``out``."""
+    program, states = resolved.program(), MemoryStates()
+    with ExitStack() as stack:
+        directory, past = None, None
+        if out is not None:
+            own = identity(resolved.plan, resolved.evaluation, resolved.seed, resolved.engine)
+            directory = stack.enter_context(RunDirectory.open(out, own))
+            past = _past(directory, resolved.stop, states)
+        if runtime is None:
+            runtime = resolved.new_runtime()
+            stack.callback(runtime.close)
+        around = Surroundings(runtime, directory or _Unkept(), states, listen, time.perf_counter)
+        run = Run(resolved.plan, drive(program, around, past), resolved.seed, out)
+        if directory is not None:
+            directory.describe(stopped=run.stopped, digest=run.digest, settings=run.settings)
+    return run
+
+
+class Fields(TypedDict, total=False):
+    """The fields of an App that ``fit``, ``alone`` and ``pooled`` take by name."""
+
+    test: Any
+    stop: Stop
+    evaluation: Evaluation
+    label: str | None
+    holdout: float
+    engine: str | None
+    runtime: str
+    workers: int | None
+    seed: int
+
+
+def fit(
+    model: Any,
+    clients: Any,
+    algorithm: Algorithm | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: bool | Listener = True,
+    **fields: Unpack[Fields],
+) -> Run:
+    """Train ``model`` on ``clients`` together.
+
+    ``fields`` are those of :class:`App`. With ``out``, every round is kept in that folder, and the same call
+    after a crash goes on from the last one. ``progress=False`` is silent; a function gets every event.
+
+    >>> run = fit(model, {"paris": (x1, y1), "lyon": (x2, y2)})  # doctest: +SKIP
+    """
+    resolved = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
+    with watching(progress) as listen:
+        return execute(resolved, listen=listen, out=None if out is None else Path(out))
+
+
+def alone(
+    model: Any,
+    clients: Any,
+    algorithm: Algorithm | None = None,
+    *,
+    progress: bool | Listener = False,
+    **fields: Unpack[Fields],
+) -> dict[str, Run]:
+    """Train a model at each client on its own data only: the baseline that federation must beat.
+
+    The fields are those of :class:`App`. Returns every client's run, by name.
+    """
+    whole = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
+    with closing(whole.new_runtime()) as runtime, watching(progress) as listen:
+        return {
+            name: execute(of_clients(whole, whole.data.subset([name])), listen=listen, runtime=runtime)
+            for name in whole.data.names
+        }
+
+
+def pooled(
+    model: Any,
+    clients: Any,
+    algorithm: Algorithm | None = None,
+    *,
+    progress: bool | Listener = False,
+    **fields: Unpack[Fields],
+) -> Run:
+    """Train one model on everybody's examples in one place: the upper bound that nobody may have.
+
+    The fields are those of :class:`App`.
+    """
+    whole = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
+    with watching(progress) as listen:
+        return execute(of_clients(whole, whole.data.pooled()), listen=listen)
+
+
+def of_clients(whole: Resolved, data: FederatedDataset) -> Resolved:
+    """Return the same training of other clients, all of them in every round."""
+    algorithm = replace(whole.plan.algorithm, sampler=All())
+    return replace(whole, plan=replace(whole.plan, algorithm=algorithm, data=data))
+
+
+@contextmanager
+def watching(progress: bool | Listener) -> Iterator[Listener]:
+    """Give whoever watches a run: True is a live line on a terminal and plain lines elsewhere, False is nobody."""
+    if callable(progress):
+        yield progress
+        return
+    from koinon.report.progress import Silent, choose_progress
+
+    with closing(choose_progress() if progress else Silent()) as listen:
+        yield listen
+
+
+def _made(value: Any) -> Any:
+    """Return the value, or what a function of no arguments makes of it. (A Keras model is callable too.)"""
+    return value() if callable(value) and hasattr(value, "__code__") else value
+
+
+def _test_data(test: Any) -> FederatedDataset | None:
+    if test is None or isinstance(test, FederatedDataset):
+        return test
+    return federate({"server": test}, holdout=0.0)
+
+
+def _optimizer(model: Model) -> Any:
+    """Return the optimiser a model was compiled with, if it has one."""
+    own: Callable[[], Any] | None = getattr(model, "optimizer", None)
+    return None if own is None else own()
+
+
+def _past(directory: RunDirectory, stop: Stop, states: MemoryStates) -> Outcome | None:
+    """Return where the directory's run stands, and load its clients' states."""
+    saved = directory.load()
+    if saved is None:
+        return None
+    for client, state in directory.client_states():
+        states.put(client, state)
+    at = saved.checkpoint
+    figures = {} if at.record is None else dict(at.record.figures)
+    watch = Watch(**at.watch).again(stop, figures)
+    judged = {name: dict(own) for name, own in at.judged.items()}
+    return Outcome(State(at.round, at.server, watch, at.best, judged=judged), "", saved.history)
+
+
+class _Unkept:
+    """The journal of a run that nobody asked to keep."""
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Keep nothing."""

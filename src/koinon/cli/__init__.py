@@ -1,0 +1,1 @@
+"""The command line: koinon demo, run, check, report."""

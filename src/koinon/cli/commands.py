@@ -1,0 +1,160 @@
+"""``koinon run``, ``check`` and ``report``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from koinon import keys, tree
+from koinon.app import Resolved, execute, resolve, watching
+from koinon.cli.app_file import AppFileError, change, load
+from koinon.cli.exit_status import Exit
+from koinon.cli.output import print_json, say
+from koinon.core.wire import Wire
+from koinon.report.history import History
+from koinon.report.page import write_page
+from koinon.report.summary import ClientRow, RunSummary
+from koinon.run import Run
+from koinon.store.run_directory import RunDirectory
+
+
+def run_app(app_file: Path, out: Path | None, changes: Sequence[str], *, as_json: bool) -> None:
+    """Train and print the result; ends the process with Exit.DIVERGED if every client was refused."""
+    resolved = _resolved(app_file, changes)
+    with watching(True) as listen:
+        run = execute(resolved, listen=listen, out=out)
+    if as_json:
+        print_json(
+            {
+                "digest": run.digest,
+                "rounds": run.rounds,
+                "stopped": run.stopped,
+                "seconds": run.seconds,
+                "metrics": run.metrics,
+                "out": None if out is None else str(out),
+            }
+        )
+    else:
+        _say_run(run, out)
+    if run.stopped.startswith("diverged"):
+        sys.exit(Exit.DIVERGED)
+
+
+def check_app(app_file: Path, changes: Sequence[str], *, as_json: bool) -> None:
+    """Print what travels, how much of it, and who sees it."""
+    resolved = _resolved(app_file, changes)
+    facts = _facts(resolved)
+    if as_json:
+        print_json(facts)
+        return
+    width = max(len(step["step"]) for step in facts["wire"])
+    say(f"{facts['algorithm']}: {facts['clients']:,} clients, at most {facts['largest_cohort']:,} a round")
+    say(f"model: {facts['parameters']:,} numbers, {facts['down_bytes']:,} bytes to each client")
+    say("channel:")
+    for step in facts["wire"]:
+        bound = "unbounded" if step["l2_bound"] is None else f"norm at most {step['l2_bound']:g}"
+        sees = "the server sees the sum only" if step["opaque_by"] else "the server sees each update"
+        say(f"  {step['step']:<{width}}  {step['bytes']:>12,} bytes  {step['domain']}, {bound}; {sees}")
+    say(f"server memory for a round: {facts['server_bytes']:,} bytes")
+    say(f"privacy: {facts['privacy']}")
+
+
+def report_run(folder: Path, *, as_json: bool) -> None:
+    """Write the report of a kept run."""
+    with RunDirectory.read_only(folder) as directory:
+        about, saved = directory.about(), directory.load()
+    history = History(() if saved is None else saved.history)
+    judged = {} if saved is None else saved.checkpoint.judged
+    refused = history[-1].refused if len(history) else {}
+    summary = RunSummary(
+        title=f"{folder.name}: {about['identity']['algorithm']['name']}",
+        history=history,
+        stopped=about.get("stopped", "still running, or interrupted"),
+        digest=about.get("digest", "none yet: the run has not ended"),
+        seconds=history.seconds,
+        settings=about.get("settings", {}),
+        clients=tuple(
+            ClientRow(
+                name=name,
+                examples=int(judged.get(name, {}).get("examples", 0)),
+                figures={key: value for key, value in judged.get(name, {}).items() if key != "examples"},
+                refused=tuple(refused.get(name, ())),
+            )
+            for name in sorted({*judged, *refused})
+        ),
+    )
+    path = folder / "report.html"
+    write_page(path, summary)
+    if as_json:
+        last = dict(history[-1].figures) if len(history) else {}
+        print_json({"report": str(path), "rounds": len(history), "stopped": summary.stopped, "metrics": last})
+    else:
+        say(f"Wrote {path}: {len(history)} rounds. Open it in a browser; it needs no network.")
+
+
+def _resolved(app_file: Path, changes: Sequence[str]) -> Resolved:
+    try:
+        app, inner = change(load(app_file), changes)
+    except AppFileError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(Exit.APP)
+    return resolve(app, inner)
+
+
+def _say_run(run: Run, out: Path | None) -> None:
+    say(f"Stopped after {run.rounds} rounds ({run.seconds:.1f} s): {run.stopped}")
+    for name, value in run.metrics.items():
+        say(f"  {name:<20} {value:.4f}")
+    say(f"digest {run.digest}")
+    if out is not None:
+        say(f"Kept in {out}. A page to look at: koinon report {out}")
+
+
+def _facts(resolved: Resolved) -> dict[str, Any]:
+    """Return what is known before anything runs."""
+    plan = resolved.plan
+    with_runtime = resolved.new_runtime()
+    try:
+        plan.algorithm.check(with_runtime.offers)
+        variables = with_runtime.initial(plan, keys.fold(keys.root(resolved.seed), keys.Purpose.INITIAL.value))
+    finally:
+        with_runtime.close()
+    broadcast = plan.algorithm.server.broadcast(plan.algorithm.server.init(variables))
+    sizes = {name: int(leaf.size) for name, leaf in tree.items({n: broadcast[n] for n in ("params", "state")})}
+    largest = plan.algorithm.sampler.largest(len(plan.data))
+    payload, steps = 4 * sum(sizes.values()), []
+    for place, (name, wire) in enumerate(plan.algorithm.wires()):
+        if place:
+            payload = plan.algorithm.channel[place - 1].payload_bytes(sizes, payload)
+        steps.append({"step": name, "bytes": payload, **_wire(wire)})
+    return {
+        "algorithm": plan.algorithm.name,
+        "clients": len(plan.data),
+        "largest_cohort": largest,
+        "parameters": sum(sizes.values()),
+        "down_bytes": tree.size_bytes(broadcast),
+        "wire": steps,
+        "server_bytes": 8 * sum(sizes.values()) + tree.size_bytes(broadcast),
+        "privacy": _privacy(plan.algorithm.wires()[-1][1]),
+    }
+
+
+def _wire(wire: Wire) -> dict[str, Any]:
+    return {
+        "domain": wire.domain.value,
+        "l2_bound": wire.l2_bound,
+        "additive": wire.additive,
+        "opaque_by": wire.opaque_by,
+        "noise_by": wire.noise_by,
+        "stateful_by": wire.stateful_by,
+    }
+
+
+def _privacy(wire: Wire) -> str:
+    sees = (
+        f"the server sees only sums ({wire.opaque_by})" if wire.opaque_by else "the server sees every client's update"
+    )
+    noise = f"noise by {wire.noise_by}" if wire.noise_by else "no differential privacy: no noise is added"
+    return f"{sees}; {noise}. Records stay with their clients; updates can still tell something about them."
