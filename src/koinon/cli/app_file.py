@@ -35,7 +35,7 @@ def load(path: Path) -> App:
     each time. Raises AppFileError with the file's traceback if it raises, ConfigurationError if it has no App.
     """
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the file may draw from the global generator
+    np.random.seed(0)
     spec = importlib.util.spec_from_file_location(_MODULE, path.resolve())
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"{path} is not a Python file. Give a file that ends in .py.")
@@ -45,7 +45,7 @@ def load(path: Path) -> App:
     cloudpickle.register_pickle_by_value(module)  # workers cannot import it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a user's file raises is shown as its own
         raise AppFileError(_own_traceback(error, path)) from None
     app = getattr(module, "app", None)
     if not isinstance(app, App):

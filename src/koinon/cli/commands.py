@@ -14,7 +14,6 @@ from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.wire import Wire
 from koinon.report.history import History
-from koinon.report.page import write_page
 from koinon.report.summary import ClientRow, RunSummary
 from koinon.run import Run
 from koinon.store.run_directory import RunDirectory
@@ -63,6 +62,8 @@ def check_app(app_file: Path, changes: Sequence[str], *, as_json: bool) -> None:
 
 def report_run(folder: Path, *, as_json: bool) -> None:
     """Write the report of a kept run."""
+    from koinon.report.page import write_page
+
     with RunDirectory.read_only(folder) as directory:
         about, saved = directory.about(), directory.load()
     history = History(() if saved is None else saved.history)
