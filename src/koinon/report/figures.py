@@ -9,7 +9,7 @@ from koinon.metrics import LOSS
 
 HELD_OUT, TEST, TRAIN = "", "test_", "train_"
 _SOURCES = (HELD_OUT, TEST, TRAIN)  # the best judge first
-_OVER_CLIENTS = ("_mean", "_worst", "_spread")
+_OVER_CLIENTS = {"_mean": ", clients' mean", "_worst": ", worst client", "_spread": ", clients' spread"}
 
 
 def figure_names(figures: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
@@ -61,6 +61,19 @@ def number(value: float | None) -> str:
         return f"{value:.4g}"
     decimals = 4 if size < 1 else max(0, 3 - math.floor(math.log10(size)))
     return f"{value:.{decimals}f}"
+
+
+def spelt(name: str) -> str:
+    """Return a figure's name in words.
+
+    >>> [spelt(name) for name in ("auc", "train_loss", "test_top_5", "accuracy_worst")]
+    ['AUC', 'training loss', 'test top 5', 'accuracy, worst client']
+    """
+    metric = _without_source(name)
+    before = {TRAIN: "training ", TEST: "test "}.get(name.removesuffix(metric), "")
+    end = next((end for end in _OVER_CLIENTS if metric.endswith(end)), "")
+    words = metric.removesuffix(end).replace("_", " ")
+    return f"{before}{words.upper() if len(words) <= 3 else words}{_OVER_CLIENTS.get(end, '')}"
 
 
 def mean_and_deviation(mean: float, deviation: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from koinon.core.events import RoundRecord
 from koinon.errors import ConfigurationError, UnsupportedError
-from koinon.report.figures import figure_names, headline, number, seconds_text
+from koinon.report.figures import figure_names, headline, number, seconds_text, spelt
 from koinon.report.markup import Markup, data_table
 
 _SHOWN = 20  # rounds in a notebook's table
@@ -91,7 +91,7 @@ class History(Sequence[RoundRecord]):
 
     def table(self, caption: str) -> Markup:
         """Return the rounds as an HTML table."""
-        head = ("round", *(name.replace("_", " ") for name in self.names), "clients", "refused", "seconds")
+        head = ("round", *(spelt(name) for name in self.names), "clients", "refused", "seconds")
         rows = [
             (
                 str(record.round),

@@ -43,11 +43,17 @@ def join(parts: Iterable[str]) -> Markup:
     return Markup("".join(text(part) for part in parts))
 
 
-def data_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """Return a table whose first column names the rows and whose other columns are figures."""
-    columns = element("tr", *(element("th", name, scope="col") for name in head))
+def data_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 0) -> Markup:
+    """Return a table whose first column names the rows; the last ``words`` columns are words, the others figures."""
+    kinds = [None] * (len(head) - words) + ["words"] * words
+    columns = element("tr", *(element("th", name, scope="col", class_=k) for name, k in zip(head, kinds, strict=True)))
     body = (
-        element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
+        element(
+            "tr",
+            element("th", row[0], scope="row"),
+            *(element("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:], strict=True)),
+        )
+        for row in rows
     )
     table = element("table", element("caption", caption), element("thead", columns), element("tbody", *body))
     return element("div", table, class_="scroll")

@@ -1,0 +1,98 @@
+"""The page of one run: why it stopped, its curves, its clients, its settings, every round."""
+
+from __future__ import annotations
+
+from koinon.report.curves import Figure, plot
+from koinon.report.document import charts, document, facts, folded, heading, section
+from koinon.report.figures import figure_names, headline, number, seconds_text, spelt
+from koinon.report.history import History
+from koinon.report.markup import Markup, data_table, element
+from koinon.report.progress import REFUSED, REMEDY
+from koinon.report.summary import RunSummary
+
+_ROUNDS = 500  # in the table of a page
+DIGEST = (
+    "A SHA-256 over the final parameters. The same seed, data, settings, engine and library versions "
+    "on the same kind of machine end with the same one."
+)
+
+
+def run_page(run: RunSummary) -> str:
+    """Return the page of one run."""
+    return document(f"{run.title}: koinon report", _content(run))
+
+
+def _content(run: RunSummary) -> list[Markup]:
+    rounds = "1 round" if len(run.history) == 1 else f"{len(run.history)} rounds"
+    parts = [
+        heading(run.title, f"Stopped after {rounds}. {run.stopped[:1].upper()}{run.stopped[1:]}."),
+        facts(_facts(run)),
+    ]
+    if run.history.names:
+        parts.append(section("Curves", charts(Figure((panel,)).svg for panel in plot(run.history).panels)))
+    if run.clients:
+        parts.append(section("Clients in the last round", _clients(run)))
+    if refusals := _refusals(run.history):
+        parts.append(section("Refused updates", *refusals))
+    if run.settings:
+        parts.append(
+            section("Settings", data_table("What was asked for", ("setting", "value"), run.settings.items(), words=1))
+        )
+    parts.append(section("Every round", _rounds(run.history)))
+    return [*parts, element("footer", element("p", "Digest ", element("code", run.digest), element("br"), DIGEST))]
+
+
+def _facts(run: RunSummary) -> list[tuple[str, str]]:
+    last = run.history[-1].figures if run.history else {}
+    figures = [(spelt(name), number(value)) for name, value in headline(last)]
+    return [("rounds", str(len(run.history))), *figures, ("wall time", seconds_text(run.seconds))]
+
+
+def _clients(run: RunSummary) -> Markup:
+    names = figure_names(client.figures for client in run.clients)
+    refused = ("refused for",) if any(client.refused for client in run.clients) else ()
+    rows = [
+        (
+            client.name,
+            str(client.examples),
+            *(number(client.figures.get(name)) for name in names),
+            *(", ".join(client.refused) for _ in refused),
+        )
+        for client in run.clients
+    ]
+    head = ("client", "examples", *(spelt(name) for name in names), *refused)
+    return data_table("Each client's own figures", head, rows, words=len(refused))
+
+
+def _refusals(history: History) -> list[Markup]:
+    """Say whose updates were left out, and when."""
+    rounds: dict[str, list[int]] = {}
+    for record in history:
+        for name in record.refused:
+            rounds.setdefault(name, []).append(record.round)
+    if not rounds:
+        return []
+    rows = [(name, str(len(when)), _ranges(when)) for name, when in rounds.items()]
+    return [
+        element("p", f"A client is left out of a round in which it sends {REFUSED}. {REMEDY}"),
+        data_table("Rounds without a client's update", ("client", "rounds", "which"), rows, words=1),
+    ]
+
+
+def _rounds(history: History) -> Markup:
+    left_out = len(history) - _ROUNDS
+    caption = (
+        f"The last {_ROUNDS} rounds; {left_out} before them are in the run's history" if left_out > 0 else "Rounds"
+    )
+    return folded("Show the table of rounds", element("div", history[-_ROUNDS:].table(caption), class_="tall"))
+
+
+def _ranges(rounds: list[int]) -> str:
+    """Return whole numbers with runs of neighbours joined: ``3 to 5, 9``."""
+    runs: list[list[int]] = []
+    for number_ in rounds:
+        if runs and runs[-1][-1] == number_ - 1:
+            runs[-1][1:] = [number_]
+        else:
+            runs.append([number_])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
