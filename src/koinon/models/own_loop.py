@@ -47,7 +47,7 @@ class OwnLoopModel:
 
     def fitted(self, algorithm: Algorithm) -> Algorithm:
         """Return the algorithm with this loop as its client work."""
-        if type(algorithm.work) is LocalTraining:
+        if type(algorithm.work) in (LocalTraining, OwnTraining):
             return replace(algorithm, work=OwnTraining())
         raise CompositionError(
             f"{algorithm.name} changes the client's steps, which your own train() takes itself. "

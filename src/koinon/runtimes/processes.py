@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -66,7 +66,7 @@ class Processes:
             self._prepare(member, number, plan)
             member.send(Begin(number, key))
 
-        variables: Variables = self._asked(0, ask)
+        variables: Variables = _raise_failure(self._asked(0, ask))
         return variables
 
     def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
@@ -109,34 +109,53 @@ class Processes:
             member.send(Compute(number, light.chunk(chunk), own))
             member.send_parcel(broadcast)
 
-        lost: list[int] = []
-        for i, chunk in enumerate(chunks):
-            try:
-                ask(self._member(i), chunk)
-            except OSError:
-                lost.append(i)
-        answers: list[Any] = [None] * len(chunks)
-        for i, chunk in enumerate(chunks):
-            if i not in lost:
-                try:
-                    answers[i] = self._team[i].answer()
-                    continue
-                except (EOFError, OSError) as error:
-                    self._hung(i, error)
-            self._replace(i)
-            answers[i] = self._asked(i, lambda member, chunk=chunk: ask(member, chunk))
+        try:
+            lost = self._sent(ask, chunks)
+            answers = [
+                self._asked(i, lambda member, chunk=chunk: ask(member, chunk), attempts=1)
+                if i in lost
+                else self._answer(i, lambda member, chunk=chunk: ask(member, chunk))
+                for i, chunk in enumerate(chunks)
+            ]
+        except BaseException:
+            self.close()  # answers nobody waits for any more may still come
+            raise
         for answer in answers:
             _raise_failure(answer)
         return answers, time.perf_counter() - began
 
-    def _asked(self, place: int, ask: Any) -> Any:
-        """Return the answer of one worker to one question."""
+    def _sent(self, ask: Callable[[_Member, Array], None], chunks: Sequence[Array]) -> set[int]:
+        """Start every worker, then ask every one; return the places of those that were dead already."""
+        for place in range(len(chunks)):
+            self._member(place)
+        lost = set()
+        for place, chunk in enumerate(chunks):
+            try:
+                ask(self._team[place], chunk)
+            except OSError:
+                self._replace(place)
+                lost.add(place)
+        return lost
+
+    def _answer(self, place: int, again: Callable[[_Member], None]) -> Any:
+        """Return what a worker that was asked answers; if it died over it, what its successor does."""
+        try:
+            return self._team[place].answer()
+        except (EOFError, OSError) as error:
+            self._hung(place, error)
+        self._replace(place)
+        return self._asked(place, again, attempts=1)
+
+    def _asked(self, place: int, ask: Callable[[_Member], None], attempts: int = 2) -> Any:
+        """Return the answer of one worker to one question; a worker that dies over it is replaced once."""
         member = self._member(place)
         try:
             ask(member)
-            return _raise_failure(member.answer())
+            return member.answer()
         except (EOFError, OSError) as error:
             self._hung(place, error)
+            if attempts > 1:
+                return self._asked(place, ask, attempts - 1)
             raise WorkerError(f"Worker {place} {member.ending()}. {_ADVICE}") from error
 
     def _hung(self, place: int, error: Exception) -> None:
@@ -161,13 +180,11 @@ class Processes:
         for member in self._team:
             if number in member.prepared:
                 member.prepared.discard(number)
-                member.send(Forget(number))
-                member.answer()
+                member.tell(Forget(number))
 
     def _prepare(self, member: _Member, number: int, plan: Plan) -> None:
         if number not in member.prepared:
-            member.send(Prepare(number, plan))
-            _raise_failure(member.answer())
+            member.tell(Prepare(number, plan))
             member.prepared.add(number)
 
     def _member(self, place: int) -> _Member:
@@ -204,12 +221,17 @@ class _Member:
         here.settimeout(seconds)
         self._socket = here
         self.prepared: set[int] = set()
-        self._greeted = False
+        self._owed = 0  # acknowledgements not yet read
         self._finalizer = weakref.finalize(self, _stop, self._process, here)
-        self.send(engine)
+        self.tell(engine)
 
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def tell(self, value: Any) -> None:
+        """Send what is only acknowledged; a failure shows at the next answer."""
+        self.send(value)
+        self._owed += 1
 
     def send(self, value: Any) -> None:
         send(value, self._socket)
@@ -218,9 +240,9 @@ class _Member:
         parcel.send(self._socket)
 
     def answer(self) -> Any:
-        if not self._greeted:
-            self._greeted = True
+        while self._owed:
             _raise_failure(receive(self._socket))
+            self._owed -= 1
         return receive(self._socket)
 
     def ending(self) -> str:
