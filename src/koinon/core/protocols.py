@@ -34,7 +34,9 @@ class Offers(Enum):
 class Model(Protocol):
     """What is trained. Pure: variables in, gradients or sums out."""
 
-    compiled: bool  # grad and evaluate may run inside a compiled program
+    @property
+    def compiled(self) -> bool:
+        """Whether grad and evaluate may run inside a compiled program."""
 
     def init(self, key: Array) -> Variables:
         """Return the first variables."""
@@ -65,10 +67,21 @@ class Model(Protocol):
 class Dataset(Protocol):
     """Clients and their examples. A client's examples are rows of shared arrays, training rows first."""
 
-    x: Tree  # [rows, ...]
-    y: Tree  # [rows, ...]
-    names: Sequence[str]
-    has_held_out: bool
+    @property
+    def x(self) -> Tree:
+        """Arrays ``[rows, ...]``."""
+
+    @property
+    def y(self) -> Tree:
+        """Arrays ``[rows, ...]``."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The clients' names."""
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether any client keeps examples for judging."""
 
     def __len__(self) -> int:
         """Return the number of clients."""
@@ -170,7 +183,9 @@ class Budgeted(Protocol):
 class Engine(Protocol):
     """How a chunk of clients is computed."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the engine is called."""
 
     def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Compute every task; ``states`` are the clients' stacked states in task order ({} if none)."""
@@ -179,8 +194,13 @@ class Engine(Protocol):
 class Runtime(Protocol):
     """Where chunks run. A context manager that owns its workers."""
 
-    offers: frozenset[Offers]
-    engine: str
+    @property
+    def offers(self) -> frozenset[Offers]:
+        """What it can do."""
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine it computes with."""
 
     def initial(self, plan: Plan, key: Array) -> Variables:
         """Return the model's first variables, computed where rounds are: the same bits in every runtime."""

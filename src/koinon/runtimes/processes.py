@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -103,7 +104,7 @@ class Processes:
         light = replace(job, broadcast={})
         began = time.perf_counter()
 
-        def ask(member: _Member, chunk: Array) -> None:
+        def ask(chunk: Array, member: _Member) -> None:
             self._prepare(member, number, plan)
             own = tree.map(lambda x: x[chunk], states) if tree.leaves(states) else states
             member.send(Compute(number, light.chunk(chunk), own))
@@ -112,9 +113,7 @@ class Processes:
         try:
             lost = self._sent(ask, chunks)
             answers = [
-                self._asked(i, lambda member, chunk=chunk: ask(member, chunk), attempts=1)
-                if i in lost
-                else self._answer(i, lambda member, chunk=chunk: ask(member, chunk))
+                self._asked(i, partial(ask, chunk), attempts=1) if i in lost else self._answer(i, partial(ask, chunk))
                 for i, chunk in enumerate(chunks)
             ]
         except BaseException:
@@ -124,14 +123,14 @@ class Processes:
             _raise_failure(answer)
         return answers, time.perf_counter() - began
 
-    def _sent(self, ask: Callable[[_Member, Array], None], chunks: Sequence[Array]) -> set[int]:
+    def _sent(self, ask: Callable[[Array, _Member], None], chunks: Sequence[Array]) -> set[int]:
         """Start every worker, then ask every one; return the places of those that were dead already."""
         for place in range(len(chunks)):
             self._member(place)
         lost = set()
         for place, chunk in enumerate(chunks):
             try:
-                ask(self._team[place], chunk)
+                ask(chunk, self._team[place])
             except OSError:
                 self._replace(place)
                 lost.add(place)
