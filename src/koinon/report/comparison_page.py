@@ -9,7 +9,7 @@ from koinon.metrics import LOSS
 from koinon.report.curves import chart, plot_seeds
 from koinon.report.document import charts, document, facts, folded, heading, paragraphs, section
 from koinon.report.figures import mean_and_deviation, metrics, seconds_text
-from koinon.report.markup import Markup, data_table, element
+from koinon.report.markup import Markup, data_table, element, join
 from koinon.report.panel import HEIGHT, WIDTH, Role, draw
 from koinon.report.run_page import DIGEST
 from koinon.report.strips import Strip, describe_strips, draw_strips, strips_height
@@ -67,7 +67,7 @@ def _facts(shown: Comparison) -> list[tuple[str, str]]:
 
 
 def _ways(party: str) -> Markup:
-    alone = f"Each {party} trains a model on its own records only. Nothing is shared, and little data teaches it."
+    alone = f"Each {party} trains a model on its own records only. Nothing is shared, and the model sees little data."
     together = (
         f"The model travels, the records stay. In each round every {party} gets the current model, improves it "
         "on its own records and sends back only the change. A server averages the changes, weighted by how "
@@ -86,15 +86,14 @@ def _strips(shown: Comparison) -> Iterable[Markup]:
     party = shown.source.party
     for _, title, pick in _FIGURES:
         strips = [Strip(label(row), pick(row.everyone), _ROLES[row.kind]) for row in shown.rows]
-        dots = "a dot is one seed, a line the mean" if len(shown.seeds) > 1 else "one seed"
-        drawn = draw_strips(title, f"on all {party}s' held-out rows; {dots}", strips)
+        dots = "dots: seeds, line: mean" if len(shown.seeds) > 1 else "one seed"
+        drawn = draw_strips(title, f"all {party}s' held-out rows; {dots}", strips)
         yield chart(title, describe_strips(title, strips), WIDTH, strips_height(len(strips)), [drawn])
 
 
 def _table(shown: Comparison) -> Markup:
     party, count = shown.source.party, len(shown.seeds)
-    spread = f"Mean ± standard deviation over {count} seeds." if count > 1 else "One seed."
-    caption = f"{spread} For a shared model, own rows is the mean over the {party}s. {_gaps(shown)}"
+    caption = f"Mean ± standard deviation over {count} seeds" if count > 1 else "One seed"
     groups = element(
         "tr",
         element("th", "model", scope="col", rowspan=2),
@@ -110,7 +109,8 @@ def _table(shown: Comparison) -> Markup:
         for row in shown.rows
     )  # fmt: skip
     table = element("table", element("caption", caption), element("thead", groups, columns), element("tbody", *body))
-    return element("div", table, class_="scroll")
+    said = f"The own figures of a shared model are the mean over the {party}s, each counted once. {_gaps(shown)}"
+    return join((element("div", table, class_="scroll", tabindex=0), element("p", said, class_="quiet")))
 
 
 def _gaps(shown: Comparison) -> str:

@@ -91,7 +91,7 @@ def plot_seeds(histories: Sequence[History], metric: str, references: Mapping[st
     lines = [Line(f"seed {i + 1}", run, faint=True) for i, run in enumerate(runs)] if len(runs) > 1 else []
     return Panel(
         title=title(metric),
-        subtitle="held-out; seeds and their mean (a finished seed keeps its value)" if lines else "held-out; one seed",
+        subtitle="held-out; seeds and their mean (last values carried on)" if lines else "held-out; one seed",
         lines=(*lines, Line("together", mean)),
         references=tuple((name, value) for name, value in references.items() if math.isfinite(value)),
     )

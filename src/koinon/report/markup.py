@@ -56,4 +56,4 @@ def data_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]],
         for row in rows
     )
     table = element("table", element("caption", caption), element("thead", columns), element("tbody", *body))
-    return element("div", table, class_="scroll")
+    return element("div", table, class_="scroll", tabindex=0)

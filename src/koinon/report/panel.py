@@ -15,8 +15,8 @@ from koinon.report.markup import Markup, element
 Point: TypeAlias = tuple[float, float]  # round, value
 
 WIDTH, HEIGHT = 420.0, 264.0
-_TOP, _BOTTOM, _EDGE = 52.0, 34.0, 12.0
-_LETTER, _LEADING = 6.3, 14.0  # of 11 px text: a generous mean width, a line
+_TOP, _BOTTOM, _EDGE = 54.0, 36.0, 12.0
+_LETTER, _LEADING = 7.0, 15.0  # of 12 px text: a generous mean width, a line
 _LONGEST = 26  # letters of a label
 _DRAWN = 400  # points of a line: more than the picture can show
 
@@ -82,14 +82,16 @@ def draw(panel: Panel) -> Markup:
     x = axis([point[0] for line in panel.lines for point in line.points], left, right, whole=True)
     children = [
         element("rect", class_="surface", width=WIDTH, height=HEIGHT, rx=6),
-        element("text", panel.title, class_="title", x=_EDGE, y=24.0),
-        element("text", panel.subtitle, x=_EDGE, y=40.0),
+        element("text", short(panel.title, 44), class_="title", x=_EDGE, y=24.0),
+        element("text", panel.subtitle, x=_EDGE, y=41.0),
         *_grid(x, y),
         *(_band(band, x, y) for band in panel.bands),
         *(_reference(value, x, y) for _, value in panel.references),
         *(_line(line, x, y) for line in panel.lines),
         *_ends(labels, x, y),
     ]
+    if not labels:
+        children.append(element("text", "no finite figure", x=left + 12, y=(_TOP + bottom) / 2))
     return Markup("".join(children))
 
 
@@ -99,7 +101,7 @@ def _grid(x: Axis, y: Axis) -> list[Markup]:
         at = y.place(tick)
         marks.append(element("line", class_="grid", x1=x.start, x2=x.end, y1=at, y2=at))
         marks.append(element("text", y.label(tick), x=x.start - 6, y=at + 4, text_anchor="end"))
-    bottom = y.start + 16
+    bottom = y.start + 17
     last = x.place(x.ticks[-1]) if x.ticks else x.start
     for tick in x.ticks:
         marks.append(element("text", x.label(tick), x=x.place(tick), y=bottom, text_anchor="middle"))
@@ -137,7 +139,7 @@ def _reference(value: float, x: Axis, y: Axis) -> Markup:
 def _ends(labels: Sequence[tuple[str, Role, float]], x: Axis, y: Axis) -> list[Markup]:
     """Name every line at its end, pushed apart so that no two names overlap."""
     ordered = sorted(labels, key=lambda entry: y.place(entry[2]))
-    places = spread_out([y.place(value) for _, _, value in ordered], _LEADING, y.end, y.start)
+    places = spread_out([y.place(value) for _, _, value in ordered], _LEADING, y.end, y.start - 6)
     return [
         element("text", shown, class_=role.value[0], x=x.end + 8, y=at + 4)
         for (shown, role, _), at in zip(ordered, places, strict=True)
@@ -151,7 +153,7 @@ def _labels(panel: Panel) -> list[tuple[str, Role, float]]:
         if not line.faint and (finite := _finite(line.points))
     ]
     named += [(label, Role.REFERENCE, value) for label, value in panel.references if math.isfinite(value)]
-    return [(f"{_short(label)} {number(value)}", role, value) for label, role, value in named]
+    return [(f"{short(label, _LONGEST)} {number(value)}", role, value) for label, role, value in named]
 
 
 def spread_out(places: Sequence[float], distance: float, low: float, high: float) -> list[float]:
@@ -209,5 +211,6 @@ def _finite(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if math.isfinite(point[1])]
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+def short(label: str, longest: int) -> str:
+    """Return ``label``, cut where it has more letters than there is room for."""
+    return label if len(label) <= longest else f"{label[: longest - 1]}…"

@@ -11,6 +11,7 @@ from koinon.report.progress import REFUSED, REMEDY
 from koinon.report.summary import RunSummary
 
 _ROUNDS = 500  # in the table of a page
+_CLIENTS = 200
 DIGEST = (
     "A SHA-256 over the final parameters. The same seed, data, settings, engine and library versions "
     "on the same kind of machine end with the same one."
@@ -22,12 +23,13 @@ def run_page(run: RunSummary) -> str:
     return document(f"{run.title}: koinon report", _content(run))
 
 
-def _content(run: RunSummary) -> list[Markup]:
+def _ending(run: RunSummary) -> str:
     rounds = "1 round" if len(run.history) == 1 else f"{len(run.history)} rounds"
-    parts = [
-        heading(run.title, f"Stopped after {rounds}. {run.stopped[:1].upper()}{run.stopped[1:]}."),
-        facts(_facts(run)),
-    ]
+    return f"{rounds} done. {run.stopped[:1].upper()}{run.stopped[1:]}."
+
+
+def _content(run: RunSummary) -> list[Markup]:
+    parts = [heading(run.title, _ending(run)), facts(_facts(run))]
     if run.history.names:
         parts.append(section("Curves", charts(Figure((panel,)).svg for panel in plot(run.history).panels)))
     if run.clients:
@@ -49,8 +51,9 @@ def _facts(run: RunSummary) -> list[tuple[str, str]]:
 
 
 def _clients(run: RunSummary) -> Markup:
-    names = figure_names(client.figures for client in run.clients)
-    refused = ("refused for",) if any(client.refused for client in run.clients) else ()
+    shown = sorted(run.clients, key=lambda client: not client.refused)[:_CLIENTS]  # a stable sort: refused ones first
+    names = figure_names(client.figures for client in shown)
+    refused = ("refused for",) if any(client.refused for client in shown) else ()
     rows = [
         (
             client.name,
@@ -58,10 +61,13 @@ def _clients(run: RunSummary) -> Markup:
             *(number(client.figures.get(name)) for name in names),
             *(", ".join(client.refused) for _ in refused),
         )
-        for client in run.clients
+        for client in shown
     ]
     head = ("client", "examples", *(spelt(name) for name in names), *refused)
-    return data_table("Each client's own figures", head, rows, words=len(refused))
+    caption = "Each client's own figures, on its own held-out examples"
+    if len(run.clients) > len(shown):
+        caption += f"; {len(shown)} of {len(run.clients)} clients"
+    return data_table(caption, head, rows, words=len(refused))
 
 
 def _refusals(history: History) -> list[Markup]:
@@ -90,9 +96,9 @@ def _rounds(history: History) -> Markup:
 def _ranges(rounds: list[int]) -> str:
     """Return whole numbers with runs of neighbours joined: ``3 to 5, 9``."""
     runs: list[list[int]] = []
-    for number_ in rounds:
-        if runs and runs[-1][-1] == number_ - 1:
-            runs[-1][1:] = [number_]
+    for one in rounds:
+        if runs and runs[-1][-1] == one - 1:
+            runs[-1][1:] = [one]
         else:
-            runs.append([number_])
+            runs.append([one])
     return ", ".join(" to ".join(map(str, run)) for run in runs)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from koinon.report.axes import Axis, axis
 from koinon.report.figures import number
 from koinon.report.markup import Markup, element
-from koinon.report.panel import WIDTH, Role
+from koinon.report.panel import WIDTH, Role, short
 from koinon.report.summary import Spread
 
-_TOP, _ROW, _BOTTOM, _EDGE, _LETTER, _LONGEST = 56.0, 28.0, 30.0, 12.0, 6.3, 24
+_TOP, _ROW, _BOTTOM, _EDGE, _LETTER, _LONGEST = 56.0, 28.0, 30.0, 12.0, 6.8, 24
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ def strips_height(count: int) -> float:
 def draw_strips(title: str, subtitle: str, strips: Sequence[Strip]) -> Markup:
     """Return the content of an SVG of ``WIDTH`` by ``strips_height(len(strips))``."""
     height = strips_height(len(strips))
-    left = 2 * _EDGE + _LETTER * max((len(_short(strip.name)) for strip in strips), default=0)
+    left = 2 * _EDGE + _LETTER * max((len(short(strip.name, _LONGEST)) for strip in strips), default=0)
     values = [value for strip in strips for value in strip.spread.finite]
     x = axis(values, left, WIDTH - _EDGE - 46, count=4)
     children = [
         element("rect", class_="surface", width=WIDTH, height=height, rx=6),
         element("text", title, class_="title", x=_EDGE, y=24.0),
-        element("text", subtitle, x=_EDGE, y=40.0),
+        element("text", subtitle, x=_EDGE, y=41.0),
     ]
     for tick in x.ticks:
         at = x.place(tick)
         children.append(element("line", class_="grid", x1=at, x2=at, y1=_TOP - 4, y2=height - _BOTTOM))
-        children.append(element("text", x.label(tick), x=at, y=height - _BOTTOM + 16, text_anchor="middle"))
+        children.append(element("text", x.label(tick), x=at, y=height - _BOTTOM + 17, text_anchor="middle"))
     children += [_strip(strip, x, _TOP + _ROW * (i + 0.5)) for i, strip in enumerate(strips)]
     return Markup("".join(children))
 
@@ -54,7 +54,7 @@ def describe_strips(title: str, strips: Sequence[Strip]) -> str:
 
 def _strip(strip: Strip, x: Axis, at: float) -> Markup:
     colour, spread = strip.role.value[0], strip.spread
-    shapes = [element("text", _short(strip.name), x=x.start - _EDGE, y=at + 4, text_anchor="end")]
+    shapes = [element("text", short(strip.name, _LONGEST), x=x.start - _EDGE, y=at + 4, text_anchor="end")]
     if spread.finite:
         mean = x.place(spread.mean)
         shapes += [element("circle", class_=f"{colour} faint", cx=x.place(v), cy=at, r=4) for v in spread.finite]
@@ -62,7 +62,3 @@ def _strip(strip: Strip, x: Axis, at: float) -> Markup:
     value = f"{spread.mean:.3f}" if spread.finite else "–"
     shapes.append(element("text", value, class_=colour, x=WIDTH - _EDGE, y=at + 4, text_anchor="end"))
     return element("g", *shapes)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

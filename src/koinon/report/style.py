@@ -47,19 +47,18 @@ PALETTE = (
 
 CHART = (
     ".koinon.chart{max-width:100%;height:auto;font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}"
-    ".chart text{font-size:11px;fill:var(--muted)}.chart .title{font-size:14px;font-weight:600;fill:var(--text)}"
+    + "".join(
+        f".chart .{role}{{stroke:var(--{colour})}}.chart text.{role},.chart circle.{role},.chart .band.{role}"
+        f"{{fill:var(--{colour})}}.chart text.{role}{{stroke:none;font-weight:600}}"
+        for role, colour in (*((name, name) for name in ("first", "second", "third", "fourth")), ("reference", "muted"))
+    )
+    + ".chart text{font-size:12px;fill:var(--muted)}"
+    ".chart .title{font-size:15px;font-weight:600;fill:var(--text)}"
     ".chart .surface{fill:var(--surface)}.chart .grid{stroke:var(--grid);stroke-width:1}"
     ".chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
+    ".chart .thin{stroke-width:1.5}.chart .faint{opacity:.35;stroke-width:1.2}"
     ".chart .band{stroke:none;opacity:.14}.chart .halo{stroke:var(--surface);stroke-width:1.5}"
-    ".chart .faint{opacity:.35;stroke-width:1.2}.chart .thin{stroke-width:1.5}"
-    + "".join(
-        f".chart .{name}{{stroke:var(--{colour})}}.chart text.{name},.chart circle.{name},.chart .band.{name}"
-        f"{{fill:var(--{colour})}}.chart text.{name}{{stroke:none;font-weight:600}}"
-        for name, colour in (
-            ("first", "first"), ("second", "second"), ("third", "third"), ("fourth", "fourth"), ("reference", "muted"),
-        )
-    )
-)  # fmt: skip
+)
 """Rules of a chart, which carries them with it: it may be saved or shown on its own."""
 
 PAGE = """
@@ -70,7 +69,7 @@ main{max-width:62rem;margin:0 auto;padding:2rem 1rem 4rem}
 h1{font-size:1.75rem;line-height:1.2;margin:.5rem 0 .25rem;overflow-wrap:anywhere}
 h2{font-size:1.2rem;margin:2.5rem 0 .75rem}
 h3{font-size:1rem;margin:0 0 .25rem}
-p{max-width:44rem;margin:.5rem 0}
+p{max-width:44rem;margin:.5rem 0;overflow-wrap:anywhere}
 .lead{font-size:1.1rem}
 .quiet,caption,footer{color:var(--muted)}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.75rem;margin:1.25rem 0 0;padding:0}
@@ -89,7 +88,10 @@ p{max-width:44rem;margin:.5rem 0}
 .tall{max-height:32rem;overflow-y:auto}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.6rem .8rem;font-size:.85rem}
-th,td{padding:.4rem .8rem;text-align:right;white-space:nowrap;border-top:1px solid var(--grid)}
+td{white-space:nowrap}
+thead th,th[scope=row]{white-space:normal}
+th[scope=row]{min-width:7rem;overflow-wrap:anywhere}
+th,td{padding:.4rem .8rem;text-align:right;border-top:1px solid var(--grid)}
 th[scope=row],thead tr:first-child th:first-child{text-align:left;font-weight:500}
 thead th{font-weight:600;color:var(--muted);vertical-align:bottom}
 td.words,th.words{text-align:left;white-space:normal;min-width:12rem;overflow-wrap:anywhere}
@@ -99,5 +101,6 @@ details{margin:.75rem 0}
 summary{cursor:pointer;padding:.25rem 0}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85em;overflow-wrap:anywhere}
 footer{margin-top:3rem;font-size:.85rem}
+@media (max-width:32rem){th,td{padding:.35rem .5rem}table{font-size:.85rem}}
 @media print{body{background:none}.tall{max-height:none}}
 """

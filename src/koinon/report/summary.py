@@ -12,20 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from koinon.core.protocols import Model
-from koinon.core.types import Rows
 from koinon.errors import ConfigurationError
 from koinon.report.history import History
-from koinon.round.evaluation import client_figures
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientRow:
-    """One client in the last round."""
+    """One client after the last round."""
 
     name: str
-    examples: int  # trained on in the round, or held out where it only judged
-    figures: Mapping[str, float] = field(default_factory=dict)  # its own: train_loss, loss, accuracy, ...
+    examples: int  # held out; 0 where it judged nothing
+    figures: Mapping[str, float] = field(default_factory=dict)  # its own, over them: loss, accuracy, ...
     refused: tuple[str, ...] = ()  # the leaves its update was refused for
 
 
@@ -39,7 +36,7 @@ class RunSummary:
     digest: str
     seconds: float  # wall time of the whole run
     settings: Mapping[str, str] = field(default_factory=dict)  # what was asked for, in words
-    clients: tuple[ClientRow, ...] = ()  # the last round; empty where its rows were not kept
+    clients: tuple[ClientRow, ...] = ()  # after the last round; empty where nobody judged
 
 
 @dataclass(frozen=True)
@@ -137,30 +134,6 @@ class Comparison:
     def of(self, kind: Kind) -> tuple[ComparisonRow, ...]:
         """Return the rows of one kind."""
         return tuple(row for row in self.rows if row.kind is kind)
-
-
-def client_rows(
-    model: Model, names: Sequence[str], *, trained: Rows | None = None, judged: Rows | None = None
-) -> tuple[ClientRow, ...]:
-    """Return the clients of a round by position.
-
-    ``trained`` are the rows of its training, whose figures become ``train_*``; ``judged`` those of its
-    evaluation on the clients' held-out examples.
-    """
-    figures: dict[int, dict[str, float]] = {}
-    examples: dict[int, int] = {}
-    for rows, prefix in ((judged, ""), (trained, "train_")):
-        if rows is None or not rows.metrics:
-            continue
-        for client, own in client_figures(model, rows).items():
-            figures.setdefault(client, {}).update({f"{prefix}{name}": value for name, value in own.items()})
-        counts = zip(rows.clients.tolist(), rows.metrics["examples"].tolist(), strict=True)
-        examples.update({client: int(count) for client, count in counts})
-    refused = trained.refused() if trained is not None else {}
-    return tuple(
-        ClientRow(name=names[i], examples=examples[i], figures=figures.get(i, {}), refused=refused.get(i, ()))
-        for i in sorted(examples)
-    )
 
 
 def _mean(spreads: Sequence[Spread]) -> Spread:
