@@ -203,15 +203,16 @@ def as_arrays(value: Any, whose: str) -> Tree:
 def _check_alike(parts: Mapping[str, tuple[Tree, Tree]]) -> None:
     first = next(iter(parts))
 
-    def kind(pair: tuple[Tree, Tree]) -> list[str]:
-        return [f"{n}: {a.dtype}{list(a.shape[1:])}" for part in pair for n, a in tree.items(part)]
+    def kind(pair: tuple[Tree, Tree]) -> str:
+        named = tree.items({"x": pair[0], "y": pair[1]})
+        return ", ".join(f"{name} {leaf.dtype}{list(leaf.shape[1:])}" for name, leaf in named)
 
     wanted = kind(parts[first])
     other = {name: kind(pair) for name, pair in parts.items() if kind(pair) != wanted}
     if other:
         name, found = next(iter(other.items()))
         raise DataError(
-            f"Clients must hold examples of one shape and type. {first!r} has {wanted}, but {name!r} has {found}"
+            f"Clients must hold examples of one shape and type. {first!r} has {wanted} a row, but {name!r} has {found}"
             f"{f' (and {len(other) - 1} more differ: {list(other)[1:6]})' if len(other) > 1 else ''}."
         )
 

@@ -1,0 +1,200 @@
+"""The commands as a user types them: what they print, where, and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+APP = """
+import apps
+import koinon as kn
+
+app = kn.App(
+    model=apps.model, clients=apps.clients, algorithm=apps.algorithm(), stop=kn.Stop(rounds=4)
+)
+"""
+
+
+def koinon(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from koinon.cli.main import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def test_run_prints_one_object_and_logs_elsewhere(here: Path) -> None:
+    done = koinon("run", "app.py", "--out", "kept", "--json", cwd=here)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result) == {"digest", "rounds", "stopped", "seconds", "metrics", "out"}
+    assert result["rounds"] == 4
+    assert result["out"] == "kept"
+    assert "round 4/4" in done.stderr
+
+
+def test_the_same_line_again_changes_nothing(here: Path) -> None:
+    first = json.loads(koinon("run", "app.py", "--out", "kept", "--json", cwd=here).stdout)
+    again = json.loads(koinon("run", "app.py", "--out", "kept", "--json", cwd=here).stdout)
+    assert again == first
+
+
+def killed_after(round_number: int, cwd: Path) -> None:
+    """Start the run and kill it with -9 as soon as it says that a round is done."""
+    command = [sys.executable, "-c", "from koinon.cli.main import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [*command, "run", "app.py", "--out", "kept", "--set", "stop.rounds=400"],
+        cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.split("/")[0].split() == ["round", str(round_number)]:
+                break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(here: Path) -> None:
+    whole = koinon("run", "app.py", "--set", "stop.rounds=400", "--json", cwd=here)
+    for after in (1, 150):
+        killed_after(after, here)
+    rest = koinon("run", "app.py", "--out", "kept", "--set", "stop.rounds=400", "--json", cwd=here)
+    assert rest.returncode == 0, rest.stderr
+    assert "resumed after round" in rest.stderr
+    assert json.loads(rest.stdout)["digest"] == json.loads(whole.stdout)["digest"]
+    assert json.loads(rest.stdout)["metrics"] == json.loads(whole.stdout)["metrics"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_at_random_goes_on_to_the_same_end(here: Path) -> None:
+    whole = json.loads(koinon("run", "app.py", "--set", "stop.rounds=400", "--json", cwd=here).stdout)
+    command = [sys.executable, "-c", "from koinon.cli.main import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = ["run", "app.py", "--out", "kept", "--set", "stop.rounds=400"]
+    kills = 0
+    for step in range(60):
+        with subprocess.Popen(
+            [*command, *arguments], cwd=here, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                process.wait(timeout=1.2 + 0.037 * (step % 40))
+                break
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+    rest = json.loads(koinon(*arguments, "--json", cwd=here).stdout)
+    assert kills > 3
+    assert rest["digest"] == whole["digest"]
+
+
+def test_set_changes_a_field_and_names_the_nearest(here: Path) -> None:
+    changed = koinon("run", "app.py", "--set", "work.epochs=1", "--set", "seed=3", "--json", cwd=here)
+    assert changed.returncode == 0
+    wrong = koinon("run", "app.py", "--set", "work.epoch=1", cwd=here)
+    assert wrong.returncode == 2
+    assert "Did you mean 'epochs'?" in wrong.stderr
+    assert koinon("run", "app.py", "--set", "wrk.epochs=1", cwd=here).stderr.rstrip().endswith("Did you mean 'work'?")
+    kind = koinon("run", "app.py", "--set", "work.epochs=many", cwd=here)
+    assert kind.returncode == 2
+    assert "int is asked for there (it is 2); found 'many'" in kind.stderr
+    assert "FIELD=VALUE" in koinon("run", "app.py", "--set", "work.epochs", cwd=here).stderr
+    deep = koinon("check", "app.py", "--set", "channel.0.norm=0.5", "--json", cwd=here)
+    assert json.loads(deep.stdout)["wire"][1]["l2_bound"] == 0.5
+
+
+def test_an_app_that_raises_shows_its_own_traceback(here: Path) -> None:
+    (here / "app.py").write_text("def broken():\n    raise KeyError('age')\n\nbroken()\n")
+    done = koinon("run", "app.py", cwd=here)
+    assert done.returncode == 4
+    assert "app.py" in done.stderr.splitlines()[1]
+    assert done.stderr.rstrip().endswith("KeyError: 'age'")
+    assert "koinon/cli" not in done.stderr
+
+
+def test_a_file_without_an_app_and_a_missing_file(here: Path) -> None:
+    (here / "app.py").write_text(APP.replace("app = kn", "mine = kn"))
+    done = koinon("run", "app.py", cwd=here)
+    assert done.returncode == 2
+    assert "has no App called app (but one called mine)" in done.stderr
+    missing = koinon("run", "nothing.py", cwd=here)
+    assert missing.returncode == 2
+    assert "does not exist" in missing.stderr
+
+
+def test_another_app_is_refused_its_directory(here: Path) -> None:
+    koinon("run", "app.py", "--out", "kept", cwd=here)
+    done = koinon("run", "app.py", "--out", "kept", "--set", "work.epochs=5", cwd=here)
+    assert done.returncode == 1
+    assert "another algorithm.work.epochs: it has 2, and this app has 5" in done.stderr
+
+
+def test_a_directory_in_use_is_refused(here: Path) -> None:
+    command = [sys.executable, "-c", "from koinon.cli.main import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = ["run", "app.py", "--out", "kept", "--set", "stop.rounds=1000000"]
+    with subprocess.Popen([*command, *arguments], cwd=here, env=environment, stderr=subprocess.DEVNULL) as first:
+        try:
+            deadline = time.monotonic() + 60
+            while not (here / "kept" / "journal.sqlite").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            done = koinon(*arguments, cwd=here)
+        finally:
+            first.kill()
+    assert done.returncode == 1
+    assert f"in use by another process (number {first.pid})" in done.stderr
+
+
+def test_divergence_ends_with_its_own_status(here: Path) -> None:
+    (here / "app.py").write_text(APP.replace("clients=apps.clients", "clients=huge") + HUGE)
+    (here / "app.py").write_text(HUGE + APP.replace("clients=apps.clients", "clients=huge").replace("apps.model", "model"))
+    done = koinon("run", "app.py", cwd=here)
+    assert done.returncode == 3
+    assert "diverged: All 6 clients of the round were refused" in done.stderr
+
+
+HUGE = """
+import apps, koinon as kn
+def huge():
+    return {name: (x * 1e12, y) for name, (x, y) in apps.clients().items()}
+model = kn.FunctionModel(apps.init, lambda params, x, y: (x @ params["w"].sum(1) - y) ** 2)
+"""
+
+
+def test_check_says_what_travels(here: Path) -> None:
+    facts = json.loads(koinon("check", "app.py", "--json", cwd=here).stdout)
+    assert [step["step"] for step in facts["wire"]] == ["update", "Clip(norm=1.0)", "Quantise(bits=8)"]
+    assert facts["parameters"] == 19
+    assert facts["wire"][0]["bytes"] == 76
+    assert facts["wire"][2]["bytes"] < 76
+    assert "no differential privacy" in facts["privacy"]
+    text = koinon("check", "app.py", cwd=here).stdout
+    assert "norm at most 1" in text
+    assert "server memory" in text
+
+
+def test_report_writes_a_page_of_a_kept_run(here: Path) -> None:
+    koinon("run", "app.py", "--out", "kept", cwd=here)
+    done = koinon("report", "kept", "--json", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rounds"] == 4
+    page = (here / "kept" / "report.html").read_text()
+    assert "<svg" in page
+    assert "client-3" in page
+    nothing = koinon("report", ".", cwd=here)
+    assert nothing.returncode == 1
+    assert "holds no run" in nothing.stderr
+
+
+def test_help_and_version(here: Path) -> None:
+    assert "demo" in koinon("--help", cwd=here).stdout
+    assert koinon("run", "--nonsense", cwd=here).returncode == 2
