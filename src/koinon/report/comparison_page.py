@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from statistics import fmean
 
 from koinon.metrics import LOSS
-from koinon.report.curves import chart, plot_seeds
+from koinon.report.curves import chart, panel_svg, plot_seeds
 from koinon.report.document import charts, document, facts, folded, heading, paragraphs, section
 from koinon.report.figures import mean_and_deviation, metrics, seconds_text
 from koinon.report.markup import Markup, data_table, element, join
-from koinon.report.panel import HEIGHT, WIDTH, Role, draw
+from koinon.report.panel import WIDTH, Role
 from koinon.report.run_page import DIGEST
 from koinon.report.strips import Strip, describe_strips, draw_strips, strips_height
 from koinon.report.summary import Comparison, Judgement, Kind, Spread
@@ -144,8 +144,7 @@ def _curves(shown: Comparison) -> Iterable[Markup]:
                 for said, kind in (("pooled", Kind.POOLED), ("alone, mean", Kind.ALONE))
                 if levels[kind]
             }
-        panel = plot_seeds(histories, name, references)
-        yield chart(panel.title, panel.describe(), WIDTH, HEIGHT, [draw(panel)])
+        yield panel_svg(plot_seeds(histories, name, references))
 
 
 def _protection(party: str) -> Markup:

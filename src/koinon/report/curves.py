@@ -70,6 +70,11 @@ def chart(title: str, description: str, width: float, height: float, content: Se
     )
 
 
+def panel_svg(panel: Panel) -> Markup:
+    """Return one chart as a whole SVG."""
+    return chart(panel.title, panel.describe(), WIDTH, HEIGHT, [draw(panel)])
+
+
 def plot(history: History, names: Sequence[str] | None = None) -> Figure:
     """Return one chart per name: a metric with all its figures (``"accuracy"``), or one figure (``"test_loss"``).
 

@@ -166,9 +166,11 @@ class TerminalProgress:
             self._bar.remove_task(self._task)
             self._task = None
 
-    def _say(self, *lines: str, style: str | None = None) -> None:
+    def _say(self, *lines: str, style: str = "") -> None:
+        from rich.text import Text  # which reads no markup, colour or emoji into a name
+
         for line in lines:
-            self._console.print(encodable(line, self._console.encoding), style=style, markup=False, highlight=False)
+            self._console.print(Text(encodable(line, self._console.encoding), style))
 
 
 class NotebookProgress:

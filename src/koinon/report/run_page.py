@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.report.curves import Figure, plot
+from koinon.report.curves import panel_svg, plot
 from koinon.report.document import charts, document, facts, folded, heading, section
 from koinon.report.figures import figure_names, headline, number, seconds_text, spelt
 from koinon.report.history import History
@@ -31,7 +31,7 @@ def _ending(run: RunSummary) -> str:
 def _content(run: RunSummary) -> list[Markup]:
     parts = [heading(run.title, _ending(run)), facts(_facts(run))]
     if run.history.names:
-        parts.append(section("Curves", charts(Figure((panel,)).svg for panel in plot(run.history).panels)))
+        parts.append(section("Curves", charts(map(panel_svg, plot(run.history).panels))))
     if run.clients:
         parts.append(section("Clients in the last round", _clients(run)))
     if refusals := _refusals(run.history):
@@ -73,15 +73,17 @@ def _clients(run: RunSummary) -> Markup:
 def _refusals(history: History) -> list[Markup]:
     """Say whose updates were left out, and when."""
     rounds: dict[str, list[int]] = {}
+    leaves: dict[str, dict[str, None]] = {}  # in order, each once
     for record in history:
-        for name in record.refused:
+        for name, bad in record.refused.items():
             rounds.setdefault(name, []).append(record.round)
+            leaves.setdefault(name, {}).update(dict.fromkeys(bad))
     if not rounds:
         return []
-    rows = [(name, str(len(when)), _ranges(when)) for name, when in rounds.items()]
+    rows = [(name, str(len(when)), _ranges(when), ", ".join(leaves[name])) for name, when in rounds.items()]
     return [
         element("p", f"A client is left out of a round in which it sends {REFUSED}. {REMEDY}"),
-        data_table("Rounds without a client's update", ("client", "rounds", "which"), rows, words=1),
+        data_table("Rounds without a client's update", ("client", "rounds", "which", "for"), rows, words=2),
     ]
 
 

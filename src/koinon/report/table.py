@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from koinon.report.figures import mean_and_deviation
 from koinon.report.summary import Comparison, ComparisonRow, Kind
-from koinon.report.terminal import printable
+from koinon.report.terminal import printable, width
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,8 +45,12 @@ def comparison_text(comparison: Comparison) -> str:
     """Return the comparison as aligned lines, the last one ended too."""
     head = ("model", *(f"{rows} {figure}" for rows in _ROWS for figure in _JUDGED))
     body = [(label(row), *figures(row)) for row in comparison.rows]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in (head, *body)]
+    widths = [max(map(width, column)) for column in zip(head, *body, strict=True)]
+    lines = []
+    for row in (head, *body):
+        gaps = [" " * (room - width(cell)) for cell, room in zip(row, widths, strict=True)]
+        cells = (gap + cell for cell, gap in zip(row[1:], gaps[1:], strict=True))
+        lines.append("  ".join((row[0] + gaps[0], *cells)))
     return "\n".join([printable(comparison.title), "", *lines, "", *caption(comparison)]) + "\n"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import combining, east_asian_width
+
 _PLAIN = str.maketrans({"±": "+-", "–": "-", "…": "..."})
 
 
@@ -12,6 +14,15 @@ def printable(value: str) -> str:
     'va\\x1b[2J\\n'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
+
+
+def width(text: str) -> int:
+    """Return how many columns printable ``text`` takes: Chinese and its like are two wide, combining marks none.
+
+    >>> width("Zürich"), width("北京")
+    (6, 4)
+    """
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def encodable(text: str, encoding: str | None) -> str:
