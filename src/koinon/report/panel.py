@@ -11,12 +11,13 @@ from typing import TypeAlias
 from koinon.report.axes import Axis, axis
 from koinon.report.figures import number
 from koinon.report.markup import Markup, element
+from koinon.report.terminal import width
 
 Point: TypeAlias = tuple[float, float]  # round, value
 
 WIDTH, HEIGHT = 420.0, 264.0
 _TOP, _BOTTOM, _EDGE = 54.0, 36.0, 12.0
-_LETTER, _LEADING = 7.0, 15.0  # of 12 px text: a generous mean width, a line
+_LETTER, _LEADING = 7.3, 15.0  # of 12 px text: a generous mean width, a line
 _LONGEST = 26  # letters of a label
 _DRAWN = 400  # points of a line: more than the picture can show
 
@@ -78,7 +79,7 @@ def draw(panel: Panel) -> Markup:
     bottom = HEIGHT - _BOTTOM
     y = axis(_heights(panel), bottom, _TOP, count=4)
     left = _EDGE + _LETTER * max(len(y.label(tick)) for tick in y.ticks) + 6
-    right = WIDTH - _EDGE - max((_LETTER * len(shown) + 8 for shown, _, _ in labels), default=0)
+    right = WIDTH - _EDGE - max((_LETTER * width(shown) + 8 for shown, _, _ in labels), default=0)
     x = axis([point[0] for line in panel.lines for point in line.points], left, right, whole=True)
     children = [
         element("rect", class_="surface", width=WIDTH, height=HEIGHT, rx=6),

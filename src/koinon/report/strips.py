@@ -10,6 +10,7 @@ from koinon.report.figures import number
 from koinon.report.markup import Markup, element
 from koinon.report.panel import WIDTH, Role, short
 from koinon.report.summary import Spread
+from koinon.report.terminal import width
 
 _TOP, _ROW, _BOTTOM, _EDGE, _LETTER, _LONGEST = 56.0, 28.0, 30.0, 12.0, 6.8, 24
 
@@ -31,7 +32,7 @@ def strips_height(count: int) -> float:
 def draw_strips(title: str, subtitle: str, strips: Sequence[Strip]) -> Markup:
     """Return the content of an SVG of ``WIDTH`` by ``strips_height(len(strips))``."""
     height = strips_height(len(strips))
-    left = 2 * _EDGE + _LETTER * max((len(short(strip.name, _LONGEST)) for strip in strips), default=0)
+    left = 2 * _EDGE + _LETTER * max((width(short(strip.name, _LONGEST)) for strip in strips), default=0)
     values = [value for strip in strips for value in strip.spread.finite]
     x = axis(values, left, WIDTH - _EDGE - 46, count=4)
     children = [
