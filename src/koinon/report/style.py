@@ -101,6 +101,6 @@ details{margin:.75rem 0}
 summary{cursor:pointer;padding:.25rem 0}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85em;overflow-wrap:anywhere}
 footer{margin-top:3rem;font-size:.85rem}
-@media (max-width:32rem){th,td{padding:.35rem .5rem}table{font-size:.85rem}}
+@media (max-width:32rem){th,td,caption{padding:.35rem .5rem}table{font-size:.85rem}}
 @media print{body{background:none}.tall{max-height:none}}
 """

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from koinon.errors import ConfigurationError
+from koinon.metrics import EXAMPLES
 from koinon.report.history import History
 
 
@@ -134,6 +135,21 @@ class Comparison:
     def of(self, kind: Kind) -> tuple[ComparisonRow, ...]:
         """Return the rows of one kind."""
         return tuple(row for row in self.rows if row.kind is kind)
+
+
+def client_rows(
+    judged: Mapping[str, Mapping[str, float]], refused: Mapping[str, tuple[str, ...]]
+) -> tuple[ClientRow, ...]:
+    """Return a row for each client that judged or was refused, from a checkpoint's and a record's own values."""
+    return tuple(
+        ClientRow(
+            name=name,
+            examples=int(judged.get(name, {}).get(EXAMPLES, 0)),
+            figures={figure: value for figure, value in judged.get(name, {}).items() if figure != EXAMPLES},
+            refused=tuple(refused.get(name, ())),
+        )
+        for name in sorted({*judged, *refused})
+    )
 
 
 def _mean(spreads: Sequence[Spread]) -> Spread:
