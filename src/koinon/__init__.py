@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from koinon.algorithms.scaffold import scaffold as scaffold
     from koinon.app import App as App
     from koinon.app import alone as alone
+    from koinon.app import evaluate as evaluate
     from koinon.app import fit as fit
     from koinon.app import pooled as pooled
     from koinon.channel.clip import Clip as Clip
@@ -73,7 +74,7 @@ _HOMES = {
     "koinon.algorithms.fedsgd": ("fedsgd",),
     "koinon.algorithms.fedyogi": ("fedyogi",),
     "koinon.algorithms.scaffold": ("scaffold",),
-    "koinon.app": ("App", "alone", "fit", "pooled"),
+    "koinon.app": ("App", "alone", "evaluate", "fit", "pooled"),
     "koinon.channel.clip": ("Clip",),
     "koinon.channel.quantise": ("Quantise",),
     "koinon.core.algorithm": ("Algorithm",),

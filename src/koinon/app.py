@@ -13,12 +13,13 @@ from koinon.algorithms.fedavg import fedavg
 from koinon.core.algorithm import Algorithm
 from koinon.core.events import Checkpoint, Listener
 from koinon.core.protocols import Model, Runtime
-from koinon.core.types import Plan
+from koinon.core.types import Plan, Purpose
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.identity import identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
 from koinon.round.driver import Outcome, Surroundings, drive
+from koinon.round.evaluation import client_figures
 from koinon.round.stopping import Stop, Watch
 from koinon.round.training import Evaluation, FederatedTraining, State
 from koinon.run import Run
@@ -118,7 +119,7 @@ def execute(resolved: Resolved, *, listen: Listener, out: Path | None = None, ru
             runtime = resolved.new_runtime()
             stack.callback(runtime.close)
         around = Surroundings(runtime, directory or _Unkept(), states, listen, time.perf_counter)
-        run = Run(resolved.plan, drive(program, around, past), resolved.seed, out)
+        run = Run(resolved.plan, drive(program, around, past), resolved.seed, resolved.engine)
         if directory is not None:
             directory.describe(stopped=run.stopped, digest=run.digest, settings=run.settings)
     return run
@@ -174,7 +175,7 @@ def alone(
     whole = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
     with closing(whole.new_runtime()) as runtime, watching(progress) as listen:
         return {
-            name: execute(of_clients(whole, whole.data.subset([name])), listen=listen, runtime=runtime)
+            name: execute(of_clients(whole, whole.data.subset([name]), f"{name} alone"), listen=listen, runtime=runtime)
             for name in whole.data.names
         }
 
@@ -193,12 +194,33 @@ def pooled(
     """
     whole = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
     with watching(progress) as listen:
-        return execute(of_clients(whole, whole.data.pooled()), listen=listen)
+        return execute(of_clients(whole, whole.data.pooled(), "pooled"), listen=listen)
 
 
-def of_clients(whole: Resolved, data: FederatedDataset) -> Resolved:
-    """Return the same training of other clients, all of them in every round."""
-    algorithm = replace(whole.plan.algorithm, sampler=All())
+def evaluate(
+    run: Run, clients: Any, *, label: str | None = None, runtime: Runtime | None = None
+) -> dict[str, dict[str, float]]:
+    """Return each client's figures under the final model of ``run``, by name.
+
+    ``clients`` is what :func:`fit` takes. A client that holds examples out is judged on these, one of a plain
+    dict on all it gives. ``runtime`` is one that is already open, else a new one is used.
+    """
+    data = federate(clients, label=label, holdout=0.0)
+    plan = replace(run.plan, data=data, test=data)
+    purpose = Purpose.EVALUATE if data.has_held_out else Purpose.TEST
+    program = FederatedTraining(plan, Stop(), Evaluation(clients=None), run.seed)
+    state = replace(run.outcome.state, phase=purpose)
+    with ExitStack() as stack:
+        if runtime is None:
+            runtime = new_runtime("local", engine=run.engine, workers=None, model=plan.model)
+            stack.callback(runtime.close)
+        rows = runtime.round(plan, program.judge(state), {}).rows
+    return {data.names[i]: own for i, own in client_figures(plan.model, rows).items()}
+
+
+def of_clients(whole: Resolved, data: FederatedDataset, name: str) -> Resolved:
+    """Return the same training of other clients, all of them in every round, under another name."""
+    algorithm = replace(whole.plan.algorithm, sampler=All(), name=name)
     return replace(whole, plan=replace(whole.plan, algorithm=algorithm, data=data))
 
 

@@ -25,7 +25,7 @@ class Run:
     plan: Plan
     outcome: Outcome
     seed: int
-    out: Path | None = None
+    engine: str
 
     @property
     def variables(self) -> Variables:
@@ -106,6 +106,7 @@ class Run:
             "sampler": algorithm.sampler,
             "clients": f"{len(self.plan.data):,}",
             "parameters": f"{tree.size(self.params):,}",
+            "engine": self.engine,
             "seed": self.seed,
         }
         return {name: value if isinstance(value, str) else repr(value) for name, value in parts.items()}

@@ -14,7 +14,7 @@ from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.wire import Wire
 from koinon.report.history import History
-from koinon.report.summary import ClientRow, RunSummary
+from koinon.report.summary import RunSummary, client_rows
 from koinon.run import Run
 from koinon.store.run_directory import RunDirectory
 
@@ -76,15 +76,7 @@ def report_run(folder: Path, *, as_json: bool) -> None:
         digest=about.get("digest", "none yet: the run has not ended"),
         seconds=history.seconds,
         settings=about.get("settings", {}),
-        clients=tuple(
-            ClientRow(
-                name=name,
-                examples=int(judged.get(name, {}).get("examples", 0)),
-                figures={key: value for key, value in judged.get(name, {}).items() if key != "examples"},
-                refused=tuple(refused.get(name, ())),
-            )
-            for name in sorted({*judged, *refused})
-        ),
+        clients=client_rows(judged, refused),
     )
     path = folder / "report.html"
     write_page(path, summary)
