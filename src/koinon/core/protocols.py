@@ -102,7 +102,7 @@ class ClientWork(Protocol[C]):
     def passes(self) -> Passes:
         """Return how the examples are to be cut into batches."""
 
-    def learning_rate(self, round: int) -> float:
+    def learning_rate_factor(self, round: int) -> float:
         """Return the factor on the learning rate for a round, counted from 1."""
 
     def init(self, variables: Variables) -> Tree:

@@ -121,7 +121,7 @@ class OwnTraining:
         """Return one batch of everything, in its own order."""
         return Passes(None, shuffle=False)
 
-    def learning_rate(self, round: int) -> float:
+    def learning_rate_factor(self, round: int) -> float:
         """Return 1: the loop sets its own."""
         return 1.0
 

@@ -31,7 +31,7 @@ def initial_state(algorithm: Algorithm, broadcast: Tree) -> Tree:
     work = algorithm.work.init(broadcast)
     if not algorithm.channel:
         return {"work": work, "channel": {}}
-    value = tree.zeros({name: broadcast[name] for name in ("params", "state")})
+    value = tree.zeros(broadcast)  # an update has the shape of what was broadcast
     return {"work": work, "channel": {str(i): t.init(value) for i, t in enumerate(algorithm.channel)}}
 
 

@@ -27,7 +27,7 @@ class Evaluate:
         """Return one pass in order."""
         return Passes(EVALUATION_BATCH, shuffle=False)
 
-    def learning_rate(self, round: int) -> float:
+    def learning_rate_factor(self, round: int) -> float:
         """Return 1: nothing is learnt."""
         return 1.0
 

@@ -153,7 +153,7 @@ class FederatedTraining:
     def _tasks(self, data: Dataset, clients: Array, number: int) -> Tasks:
         hashes = keys.name_hash([data.names[i] for i in clients.tolist()])
         own = keys.fold(keys.root(self.seed), keys.Purpose.CLIENT.value, number)
-        factor = self.plan.algorithm.work.learning_rate(number)
+        factor = self.plan.algorithm.work.learning_rate_factor(number)
         rates = np.full(len(clients), factor, np.float32)
         return Tasks(clients, keys.fold(np.broadcast_to(own, (len(clients), 2)), hashes), rates)
 

@@ -27,7 +27,7 @@ class FullGradient:
         """Return one pass in the client's own order."""
         return Passes(self.batch_size, shuffle=False)
 
-    def learning_rate(self, round: int) -> float:
+    def learning_rate_factor(self, round: int) -> float:
         """Return the schedule's factor, applied to the gradient sent."""
         return self.schedule.factor(round)
 

@@ -52,7 +52,7 @@ class LocalTraining:
         """Return the batches asked for."""
         return Passes(self.batch_size, self.epochs, self.steps)
 
-    def learning_rate(self, round: int) -> float:
+    def learning_rate_factor(self, round: int) -> float:
         """Return the schedule's factor."""
         return self.schedule.factor(round)
 

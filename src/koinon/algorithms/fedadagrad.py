@@ -1,0 +1,44 @@
+"""FedAdagrad. Reddi et al., "Adaptive Federated Optimization", ICLR 2021, algorithm 2."""
+
+from __future__ import annotations
+
+from koinon.aggregate.mean import Mean
+from koinon.algorithms.assemble import sampler
+from koinon.core.algorithm import Algorithm
+from koinon.core.protocols import Sampler, Transform
+from koinon.server.adaptive import Adaptive, SecondMoment
+from koinon.work.local import LocalTraining
+from koinon.work.optimizers import Optimizer, Sgd
+from koinon.work.schedules import Constant, LearningRateSchedule
+
+
+def fedadagrad(
+    step: Optimizer | None = None,
+    *,
+    server_learning_rate: float = 0.1,
+    beta_1: float = 0.0,
+    tau: float = 1e-3,
+    epochs: int = 1,
+    batch_size: int | None = 32,
+    steps: int | None = None,
+    schedule: LearningRateSchedule | None = None,
+    cohort: int | Sampler | None = None,
+    channel: tuple[Transform, ...] = (),
+) -> Algorithm:
+    """FedAvg with an adaptive server, whose second moment sums the squares of the mean updates.
+
+    ``tau`` is how adaptive it is: smaller is more. The other arguments are those of
+    :func:`~koinon.algorithms.fedavg.fedavg`.
+    """
+    work = LocalTraining(
+        optimizer=step or Sgd(), epochs=epochs, batch_size=batch_size, steps=steps, schedule=schedule or Constant()
+    )
+    server = Adaptive(
+        second_moment=SecondMoment.ADAGRAD,
+        learning_rate=float(server_learning_rate),
+        beta_1=float(beta_1),
+        tau=float(tau),
+    )
+    return Algorithm(
+        name="fedadagrad", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
+    )

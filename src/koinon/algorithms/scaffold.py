@@ -1,0 +1,40 @@
+"""SCAFFOLD. Karimireddy et al., "Stochastic Controlled Averaging for Federated Learning", ICML 2020."""
+
+from __future__ import annotations
+
+from koinon.aggregate.mean import Mean
+from koinon.algorithms.assemble import sampler
+from koinon.core.algorithm import Algorithm
+from koinon.core.protocols import Sampler, Transform
+from koinon.server.controlled import Controlled
+from koinon.work.controlled import ControlledTraining
+from koinon.work.schedules import Constant, LearningRateSchedule
+
+
+def scaffold(
+    learning_rate: float = 0.1,
+    *,
+    server_learning_rate: float = 1.0,
+    epochs: int = 1,
+    batch_size: int | None = 32,
+    steps: int | None = None,
+    schedule: LearningRateSchedule | None = None,
+    cohort: int | Sampler | None = None,
+    channel: tuple[Transform, ...] = (),
+) -> Algorithm:
+    """FedAvg whose local steps are corrected by control variates, against the drift of unlike clients.
+
+    ``learning_rate`` is the clients' (plain gradient descent: the control variates are made from it). Each
+    client that takes part keeps its variate; the server's is their mean, weighted like the models.
+    """
+    work = ControlledTraining(
+        learning_rate=float(learning_rate),
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=steps,
+        schedule=schedule or Constant(),
+    )
+    server = Controlled(float(server_learning_rate))
+    return Algorithm(
+        name="scaffold", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
+    )
