@@ -20,7 +20,7 @@ Tree: TypeAlias = Any
 SEPARATOR = "."
 
 
-def map(function: Callable[..., Any], first: Tree, *rest: Tree) -> Tree:  # noqa: A001 - reads as tree.map
+def map(function: Callable[..., Any], first: Tree, *rest: Tree) -> Tree:
     """Apply ``function`` to the leaves of trees of one structure.
 
     >>> map(lambda a, b: a + b, {"w": 1, "b": {}}, {"w": 2, "b": {}})

@@ -6,13 +6,15 @@ from koinon.aggregate.mean import Mean
 from koinon.algorithms.assemble import sampler
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
+from koinon.errors import CompositionError
 from koinon.server.controlled import Controlled
 from koinon.work.controlled import ControlledTraining
+from koinon.work.optimizers import Optimizer, Sgd
 from koinon.work.schedules import Constant, LearningRateSchedule
 
 
 def scaffold(
-    learning_rate: float = 0.1,
+    step: Optimizer | None = None,
     *,
     server_learning_rate: float = 1.0,
     epochs: int = 1,
@@ -24,11 +26,15 @@ def scaffold(
 ) -> Algorithm:
     """FedAvg whose local steps are corrected by control variates, against the drift of unlike clients.
 
-    ``learning_rate`` is the clients' (plain gradient descent: the control variates are made from it). Each
-    client that takes part keeps its variate; the server's is their mean, weighted like the models.
+    ``step`` must be plain gradient descent, ``Sgd(0.1)`` unless given: the control variates are made from it.
+    Each client that takes part keeps its variate; the server's is their mean, weighted like the models.
+    The other arguments are those of :func:`~koinon.algorithms.fedavg.fedavg`.
     """
+    step = step or Sgd()
+    if not isinstance(step, Sgd):
+        raise CompositionError(f"SCAFFOLD makes its control variates from plain steps; found {step!r}. Use sgd(...).")
     work = ControlledTraining(
-        learning_rate=float(learning_rate),
+        learning_rate=step.learning_rate,
         epochs=epochs,
         batch_size=batch_size,
         steps=steps,

@@ -45,11 +45,15 @@ SOURCE = DataSource(
     party="hospital",
 )
 NOTES = (
-    "740 patients: those whose age, sex, chest pain, blood pressure, cholesterol, blood sugar, resting ECG, heart "
-    "rate and exercise test are all known. The model is a logistic regression of 13 inputs.",
+    (
+        "740 patients: those whose age, sex, chest pain, blood pressure, cholesterol, blood sugar, resting ECG, heart "
+        "rate and exercise test are all known. The model is a logistic regression of 13 inputs."
+    ),
     "Every seed draws anew which third of each hospital's patients is held out for judging, and the first weights.",
-    "The inputs are standardised: for a model trained alone by that hospital's training patients, for the shared models "
-    "by all, from three sums that each hospital sends instead of records (patients, inputs, squares).",
+    (
+        "The inputs are standardised: for a model trained alone by that hospital's training patients, for the shared "
+        "models by all, from three sums that each hospital sends instead of records (patients, inputs, squares)."
+    ),
 )
 
 
