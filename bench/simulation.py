@@ -1,7 +1,7 @@
 """One round of FedAvg beside a plain training loop: ``python bench/simulation.py W1|W2|W3|W4 [--workers N] ...``.
 
 The plain loop knows no clients: the same layers, the same number of steps on the same batches, gathered from the
-same resident arrays by a freshly shuffled index each round. Both take turns; the minimum of all turns counts.
+same resident arrays in shuffled order, one pass over the data set after the other. Both take turns; the minimum of all turns counts.
 koinon's round is the whole one: sampling, shuffling, training, exact sums, refusal check, a row per client,
 settling and the server's step. ``--ragged`` compares log-normal client sizes (5-600) with equal ones of as many
 examples. ``--torch`` adds a plain loop in torch for W2. Prints one JSON object.
@@ -64,7 +64,8 @@ class Plain:
         assert passes.batch_size is not None
         self._batch = passes.batch_size
         largest = work.algorithm.sampler.largest(len(work.data))
-        self._rows = np.resize(np.arange(len(tree.leaves(work.data.y)[0]), dtype=np.int32), self._examples(largest))
+        self._count = self._examples(largest)
+        self._order = np.empty(0, np.int32)
         self._x, self._y = jax.device_put(work.data.x), jax.device_put(work.data.y)
         self._draw = np.random.default_rng(0)
         self._variables = jax.device_put(model.init(np.zeros(2, np.uint32)))
@@ -72,7 +73,7 @@ class Plain:
         self._step = jax.jit(self._one)
 
     def __call__(self) -> None:
-        rows = self._draw.permutation(self._rows).reshape(-1, self._batch)
+        rows = self._shuffled().reshape(-1, self._batch)
         if self._work.stepwise:
             variables = self._variables
             for row in rows:
@@ -80,6 +81,14 @@ class Plain:
         else:
             variables = self._loop(self._variables, rows, self._x, self._y)
         self._variables = jax.block_until_ready(variables)
+
+    def _shuffled(self) -> np.ndarray:
+        """Return the next examples of the data set, which is shuffled anew whenever it has been gone through."""
+        while len(self._order) < self._count:
+            fresh = self._draw.permutation(len(tree.leaves(self._work.data.y)[0])).astype(np.int32)
+            self._order = np.concatenate([self._order, fresh])
+        taken, self._order = self._order[: self._count], self._order[self._count :]
+        return taken
 
     def _examples(self, cohort: int) -> int:
         counts = np.diff(self._work.data.offsets)

@@ -39,6 +39,8 @@ def threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
     xp = namespace(low)
     uint = xp.uint32
     first, second = key[..., 0], key[..., 1]
+    if isinstance(key, np.ndarray):  # strided halves would be read anew by every round of the cipher
+        first, second = np.array(first), np.array(second)
     schedule = (first, second, first ^ second ^ uint(_PARITY))
     with np.errstate(over="ignore"):  # uint32 wraps by design; numpy warns of it for scalars
         left, right = high + schedule[0], low + schedule[1]

@@ -64,25 +64,29 @@ def _order(passes: Passes, client_keys: Array, counts: Array, epochs: Array) -> 
     """Return positions within each client, ``counts[i] * epochs[i]`` of them, shuffled epoch by epoch."""
     if not len(counts):
         return np.empty(0, np.int64)
-    group_client = np.repeat(np.arange(len(counts)), epochs)
-    group_size = counts[group_client]
-    group_start = np.cumsum(group_size) - group_size
-    total = int(group_size.sum())
-    group = np.repeat(np.arange(len(group_size)), group_size)
-    position = np.arange(total) - group_start[group]
-    if not passes.shuffle or not total:
+    client = np.repeat(np.arange(len(counts)), epochs)
+    size = np.asarray(counts)[client]
+    group = np.repeat(np.arange(len(size)), size)
+    position = np.arange(len(group)) - (np.cumsum(size) - size)[group]
+    if not passes.shuffle or not len(group):
         return position
-    first_group = np.cumsum(epochs) - epochs
-    epoch = np.arange(len(group_client)) - first_group[group_client]
-    stream = keys.fold(client_keys[group_client], keys.Purpose.SHUFFLE.value, epoch.astype(np.uint32))
-    # One block of the cipher gives two words, for a position in the first and in the second half.
-    half = (group_size + 1) // 2
-    upper = position >= half[group]
-    block = np.where(upper, position - half[group], position).astype(np.uint32)
-    left, right = keys.threefry(stream[group], np.zeros_like(block), block)
-    word = np.where(upper, right, left).astype(np.uint64)
-    sort_key = (group.astype(np.uint64) << np.uint64(32)) | word
-    return position[np.argsort(sort_key, kind="stable")]
+    epoch = np.arange(len(client)) - (np.cumsum(epochs) - epochs)[client]
+    stream = keys.fold(client_keys[client], keys.Purpose.SHUFFLE.value, epoch.astype(np.uint32))
+    # Groups come in order already, which is what makes this sort fast.
+    shuffled = np.argsort((group.astype(np.uint64) << np.uint64(32)) | _words(stream, size), kind="stable")
+    return position[shuffled]
+
+
+def _words(stream: Array, size: Array) -> Array:
+    """Return a random word a position, group after group; one block of the cipher serves two neighbours."""
+    blocks = (size + 1) // 2
+    group = np.repeat(np.arange(len(size)), blocks)
+    block = (np.arange(len(group)) - (np.cumsum(blocks) - blocks)[group]).astype(np.uint32)
+    words = np.empty((len(group), 2), np.uint32)
+    words[:, 0], words[:, 1] = keys.threefry(stream[group], np.zeros_like(block), block)
+    odd = np.nonzero(size % 2)[0]
+    flat = words.reshape(-1)
+    return np.delete(flat, 2 * np.cumsum(blocks)[odd] - 1) if len(odd) else flat
 
 
 def _fill(
