@@ -36,7 +36,7 @@ def acceptable(value: Tree, bound: Any) -> list[Any]:
     """Return one truth value a leaf, in name order: finite, and of norm at most ``bound``."""
     with np.errstate(over="ignore", invalid="ignore"):
         square = bound * bound
-        return [namespace(leaf).sum(leaf * leaf) <= square for leaf in leaves(value)]
+        return [namespace(leaf).vdot(leaf.reshape(-1), leaf.reshape(-1)) <= square for leaf in leaves(value)]
 
 
 def convert(x: Array, weight: Any) -> Array:
