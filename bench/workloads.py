@@ -13,7 +13,7 @@ import numpy as np
 import koinon as kn
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Model
-from koinon.data.dataset import FederatedDataset, NumberedNames
+from koinon.data.dataset import FederatedDataset, NumberedNames, aligned
 
 RATE = 0.1
 
@@ -133,7 +133,8 @@ def _fedavg(cohort: int, batch: int) -> Algorithm:
 def _data(sizes: np.ndarray, shape: tuple[int, ...], classes: int) -> FederatedDataset:
     draw = np.random.default_rng(0)
     count = int(sizes.sum())
-    x = draw.standard_normal((count, *shape), np.float32)
+    x = aligned((count, *shape), np.float32)
+    draw.standard_normal(dtype=np.float32, out=x)
     return _federated(x, draw.integers(0, classes, count).astype(np.int32), sizes)
 
 

@@ -27,11 +27,11 @@ def fit(clients: object = None, **fields: object) -> kn.Run:
 
 
 def test_two_lines_train_a_model() -> None:
-    run = fit(stop=kn.Stop(rounds=15))
-    assert run.rounds == 15
+    run = fit(stop=kn.Stop(rounds=40))
+    assert run.rounds == 40
     assert run.metrics["accuracy"] > 0.7
-    assert run.stopped == "rounds: all 15 are done"
-    assert len(run.history) == 15
+    assert run.stopped == "rounds: all 40 are done"
+    assert len(run.history) == 40
     assert set(run.params) == {"w", "v", "b"}
     assert len(run.digest) == 64
     assert sorted(run.clients) == sorted(apps.clients())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -131,10 +131,11 @@ class Job:
     cohort: int  # the size of the whole cohort, never of a chunk
     broadcast: Tree
     tasks: Tasks
+    following: Callable[[], Tasks] | None = None  # the next round's tasks, for whoever has to wait anyway
 
     def chunk(self, chosen: Array) -> Job:
         """Return the same job for some of its tasks."""
-        return replace(self, tasks=self.tasks.take(chosen))
+        return replace(self, tasks=self.tasks.take(chosen), following=None)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ path inside a loop. The plan is a rule of the model, so it is the same on every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Dataset, Model
-from koinon.core.types import Batch, Job, Partial, Plan, Purpose, Rows, Task
+from koinon.core.types import Batch, Job, Metrics, Partial, Plan, Purpose, Rows, Task, Tasks
 from koinon.engines.record import join, split
 from koinon.engines.reference import task_parts
 from koinon.errors import ModelError, UnsupportedError
@@ -45,6 +45,7 @@ class JaxEngine:
         self._programs: dict[Any, _Program] = {}
         self._resident: dict[int, tuple[Any, Any]] = {}
         self._capacity: dict[Any, tuple[int, int]] = {}
+        self._ahead: tuple[Tasks, Batches] | None = None
 
     def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Compute every task of the job."""
@@ -57,7 +58,7 @@ class JaxEngine:
         if not tree.leaves(states):
             states = initial_state(algorithm, job.broadcast)
             states = {} if tree.leaves(states) and not len(job.tasks) else states
-        batches = cut(algorithm.work.passes(), data, job.purpose, job.tasks)
+        batches = self._cut(algorithm, data, job.purpose, job.tasks)
         key = (id(plan.model), skeleton, job.purpose)
         capacity = self._grow((*key, id(data)), algorithm, data, job, batches)
         if key not in self._programs:
@@ -65,7 +66,16 @@ class JaxEngine:
         index = _index(job, batches, capacity)
         resident = {"x": self._device(data.x), "y": self._device(data.y)}
         out = self._programs[key](floats, job.broadcast, resident, index, _stack(states, capacity[0]), len(job.tasks))
-        return _partial(job, *out)
+        if job.following is not None:  # the program is still running: cut the next round's batches beside it
+            tasks = job.following()
+            self._ahead = tasks, cut(algorithm.work.passes(), data, job.purpose, tasks)
+        return _partial(job, *jax.tree.map(np.asarray, out), self._programs[key].metrics)
+
+    def _cut(self, algorithm: Algorithm, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batches:
+        """Return the batches, which may have been cut already."""
+        if self._ahead is not None and self._ahead[0] is tasks:
+            return self._ahead[1]
+        return cut(algorithm.work.passes(), data, purpose, tasks)
 
     def _grow(self, key: Any, algorithm: Algorithm, data: Dataset, job: Job, batches: Batches) -> tuple[int, int]:
         """Return room for clients and batches: enough for any cohort of this size, never less than before."""
@@ -113,7 +123,13 @@ class _Program:
                 out = self._loop(floats, broadcast, data, index, states)
             else:
                 out = self._by_steps(floats, broadcast, data, index, states, count)
-        return jax.tree.map(np.asarray, out)
+        return out
+
+    @property
+    def metrics(self) -> Tree:
+        """The shapes of the metric sums of a client."""
+        assert self._shapes is not None, "the shapes are found before the first run"
+        return self._shapes.metrics
 
     def _by_steps(
         self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
@@ -171,13 +187,9 @@ class _Program:
             weight = jnp.asarray(reply.weight, jnp.float32)
             verdicts = exact.acceptable(reply.value, exact.limit(task.cohort, weight))
             good = jnp.all(jnp.stack(verdicts)) if verdicts else jnp.bool_(True)
-            row = {
-                "weight": jnp.where(good, weight, 0),
-                "accepted": jnp.stack(verdicts) if verdicts else jnp.ones((0,), bool),
-                "metrics": dict(reply.metrics),
-            }
-            columns = tree.map(lambda column, value: column.at[i].set(value), columns, row)
-            new = tree.map(lambda table, old, x: table.at[i].set(jnp.where(good, x, old)), kept, state, new)
+            row = _pack(jnp.where(good, weight, 0), verdicts, reply.metrics)
+            columns = tree.map(lambda column, value: _put(column, value, i), columns, row)
+            new = tree.map(lambda table, old, x: _put(table, jnp.where(good, x, old), i), kept, state, new)
         total = tree.map(lambda t, x: t + jnp.where(good, exact.convert(x, weight), 0), total, reply.value)
         return total, columns, new
 
@@ -186,11 +198,12 @@ class _Program:
         assert self._shapes is not None, "the shapes are found before the first run"
         clients = index["starts"].shape[0]
         total = tree.map(lambda s: jnp.zeros(s.shape, jnp.int64), self._shapes.value)
-        columns = {
-            "weight": jnp.zeros(clients, jnp.float32),
-            "accepted": jnp.zeros((clients, len(tree.leaves(total))), bool),
-            "metrics": tree.map(lambda s: jnp.zeros((clients, *s.shape), s.dtype), self._shapes.metrics),
-        }
+        metrics = self._shapes.metrics
+        scalars = 1 + len(tree.leaves(total)) + sum(s.shape == () for s in metrics.values())
+        columns = {"scalars": jnp.zeros((clients, scalars), jnp.float32)}
+        for name, s in metrics.items():
+            if s.shape != ():
+                columns[name] = jnp.zeros((clients, *s.shape), s.dtype)
         return total, columns, states
 
     def _look(self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree) -> None:
@@ -271,13 +284,35 @@ def _stack(states: Tree, clients: int) -> Tree:
     return tree.map(lambda x: _pad(np.asarray(x), clients), states)
 
 
-def _partial(job: Job, total: Tree, columns: dict[str, Any], states: Tree) -> Partial:
-    count = len(job.tasks)
-    weights = columns["weight"][:count]
-    metrics = {name: column[:count] for name, column in columns["metrics"].items()}
-    rows = Rows(np.asarray(job.tasks.clients), weights, metrics, columns["accepted"][:count], tree.names(total))
-    if not tree.leaves(total):
-        rows = replace(rows, leaves=())
+def _put(column: Array, value: Array, i: Array) -> Array:
+    """Return the column with one row set. (``.at[i].set`` would check the bounds with kernels of its own.)"""
+    return jax.lax.dynamic_update_index_in_dim(column, value, i, 0)
+
+
+def _pack(weight: Array, verdicts: Sequence[Array], metrics: Metrics) -> dict[str, Array]:
+    """Return a client's row with all its scalars in one array: one write, not one for each."""
+    scalars = [value for _, value in sorted(metrics.items()) if jnp.shape(value) == ()]
+    packed = jnp.stack([jnp.asarray(x, jnp.float32) for x in (weight, *verdicts, *scalars)])
+    arrays = {name: value for name, value in metrics.items() if jnp.shape(value) != ()}
+    return {"scalars": packed, **arrays}
+
+
+def _unpack(columns: dict[str, Array], shapes: Tree, leaves: int, count: int) -> tuple[Array, Array, dict[str, Array]]:
+    """Return weights, verdicts and metrics of the first ``count`` clients."""
+    scalars = columns["scalars"][:count]
+    place, metrics = 1 + leaves, {}
+    for name in sorted(shapes):
+        if shapes[name].shape == ():
+            metrics[name], place = scalars[:, place], place + 1
+        else:
+            metrics[name] = columns[name][:count]
+    return scalars[:, 0], scalars[:, 1 : 1 + leaves] > 0, metrics
+
+
+def _partial(job: Job, total: Tree, columns: dict[str, Any], states: Tree, shapes: Tree) -> Partial:
+    count, leaves = len(job.tasks), len(tree.leaves(total))
+    weights, accepted, metrics = _unpack(columns, shapes, leaves, count)
+    rows = Rows(np.asarray(job.tasks.clients), weights, metrics, accepted, tree.names(total) if leaves else ())
     return Partial(total, int(weights.astype(np.int64).sum()), rows, tree.map(lambda x: x[:count], states))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class FederatedTraining:
     stop: Stop
     evaluation: Evaluation
     seed: int
+    _made: dict[int, Tasks] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def initial_key(self) -> Array:
         """Return the key the model is initialised with."""
@@ -80,24 +82,38 @@ class FederatedTraining:
         reason = self._over(state, elapsed)
         if reason is not None:
             return Done(reason)
-        number, algorithm, data = state.round + 1, self.plan.algorithm, self.plan.data
-        key = keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number)
-        clients = algorithm.sampler.cohort(len(data), key)
-        broadcast = algorithm.server.broadcast(state.server)
-        return Job(Purpose.TRAIN, number, len(clients), broadcast, self._tasks(data, clients, number))
+        number, server = state.round + 1, self.plan.algorithm.server
+        tasks = self.tasks(number)
+        return Job(
+            Purpose.TRAIN,
+            number,
+            len(tasks),
+            server.broadcast(state.server),
+            tasks,
+            following=partial(self.tasks, number + 1),
+        )
 
-    def absorb(self, state: State, partial: Partial) -> State:
+    def tasks(self, number: int) -> Tasks:
+        """Return who takes part in a round and with which keys; the last two answers are remembered."""
+        if number not in self._made:
+            key = keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number)
+            clients = self.plan.algorithm.sampler.cohort(len(self.plan.data), key)
+            self._made.pop(number - 2, None)
+            self._made[number] = self._tasks(self.plan.data, clients, number)
+        return self._made[number]
+
+    def absorb(self, state: State, total: Partial) -> State:
         """Return the state after a job's total."""
         if state.phase is Purpose.TRAIN:
-            return self._settled(state, partial)
+            return self._settled(state, total)
         figures = dict(state.figures)
         if state.phase is Purpose.EVALUATE:
-            each = client_figures(self.plan.model, partial.rows)
-            figures.update(federated(self.plan.model, partial.rows, each))
+            each = client_figures(self.plan.model, total.rows)
+            figures.update(federated(self.plan.model, total.rows, each))
             state = replace(state, judged={self.plan.data.names[i]: own for i, own in each.items()})
             following = Purpose.TEST if self.plan.test is not None else Purpose.TRAIN
         else:
-            test = self.plan.model.finish(partial.rows.sums())
+            test = self.plan.model.finish(total.rows.sums())
             figures.update({f"test_{name}": value for name, value in test.items()})
             following = Purpose.TRAIN
         state = replace(state, figures=figures, phase=following)
@@ -110,17 +126,17 @@ class FederatedTraining:
         refused = {names[i]: leaves for i, leaves in state.rows.refused().items()}
         return RoundRecord(state.round, len(state.rows), refused, state.figures, seconds, state.rows)
 
-    def _settled(self, state: State, partial: Partial) -> State:
+    def _settled(self, state: State, total: Partial) -> State:
         algorithm, number = self.plan.algorithm, state.round + 1
         server = state.server
-        accepted = int(np.count_nonzero(partial.rows.weights))
-        if len(partial.rows):  # a Poisson cohort may be empty: the round changes nothing
+        accepted = int(np.count_nonzero(total.rows.weights))
+        if len(total.rows):  # a Poisson cohort may be empty: the round changes nothing
             facts = RoundFacts(number, accepted, len(self.plan.data))
-            server = algorithm.server.apply(server, settle(algorithm, partial, self.plan.data.names), facts)
-        sums = partial.rows.sums()
+            server = algorithm.server.apply(server, settle(algorithm, total, self.plan.data.names), facts)
+        sums = total.rows.sums()
         seen = float(sums[EXAMPLES]) if sums else 0.0
         figures = {f"train_{name}": value for name, value in self.plan.model.finish(sums).items()} if seen else {}
-        state = replace(state, round=number, server=server, figures=figures, rows=partial.rows)
+        state = replace(state, round=number, server=server, figures=figures, rows=total.rows)
         if self._judged(number):
             if self.plan.data.has_held_out:
                 return replace(state, phase=Purpose.EVALUATE)

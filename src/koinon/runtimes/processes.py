@@ -101,7 +101,7 @@ class Processes:
     def _compute(
         self, number: int, plan: Plan, job: Job, states: Tree, chunks: Sequence[Array], broadcast: Parcel
     ) -> tuple[list[Partial], float]:
-        light = replace(job, broadcast={})
+        light = replace(job, broadcast={}, following=None)
         began = time.perf_counter()
 
         def ask(chunk: Array, member: _Member) -> None:
@@ -112,6 +112,8 @@ class Processes:
 
         try:
             lost = self._sent(ask, chunks)
+            if job.following is not None:
+                job.following()  # remembered by whoever made the job; the workers are busy anyway
             answers = [
                 self._asked(i, partial(ask, chunk), attempts=1) if i in lost else self._answer(i, partial(ask, chunk))
                 for i, chunk in enumerate(chunks)
