@@ -100,7 +100,7 @@ def recurrent(clients: int | None) -> Workload:
 
 def _keras(model: Any, data: FederatedDataset) -> Model:
     import keras
-    from koinon.models.keras_models import KerasModel
+    from koinon.models.keras_on_jax import KerasModel
 
     model.compile(
         optimizer=keras.optimizers.SGD(RATE), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)

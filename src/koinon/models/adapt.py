@@ -17,7 +17,7 @@ def adapt(model: Any, data: Dataset) -> Model:
         return model
     homes = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
     if "keras" in homes:
-        from koinon.models.keras_models import KerasModel
+        from koinon.models.keras_on_jax import KerasModel
 
         return KerasModel.of(model, data)
     foreign = homes & {"tf_keras", "torch", "sklearn"}

@@ -1,0 +1,363 @@
+"""Keras 3 models: the portable format in any process, computed on JAX without Keras' own training loop.
+
+What travels is configuration and weights, never a Keras object: a model made in a TensorFlow process is
+rebuilt in a worker whose Keras runs on JAX. The user's model, and the generators it was made with, stay as
+they are.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from koinon import keys, tree
+from koinon.core.protocols import Dataset
+from koinon.core.types import Batch, Metrics, Variables
+from koinon.errors import ModelError
+from koinon.metrics import EXAMPLES, LOSS
+from koinon.models.keras_checks import check_labels, resolve_metric
+from koinon.models.keras_names import canonical, variable_names
+from koinon.models.keras_on_jax_optimizers import optimizer_of
+from koinon.tree import Array, Tree
+from koinon.work.optimizers import Optimizer
+
+_SEED_STATE = "seed_generator_state"
+
+
+@dataclass(frozen=True, eq=False)
+class KerasModel:
+    """A compiled Keras model as configuration and weights. Make one with :meth:`of`.
+
+    Parameters are the trainable variables, named by position, layer and variable: ``000_dense_kernel``.
+    State are the other float variables (BatchNorm's statistics), averaged like parameters. Seeds are neither:
+    every random layer draws from the batch's own key. ``weights=None`` is a model that was not built
+    yet: it is initialised from the run's seed.
+    """
+
+    config: str
+    weights: tuple[Array, ...] | None
+    inputs: Tree  # one example's shape and dtype: (shape, dtype) in the nesting of x
+    labels: Tree
+    own: Mapping[str, Any] = field(default_factory=dict)  # the user's own classes and functions, by name
+    compiled: bool = True
+
+    @classmethod
+    def of(cls, model: Any, data: Dataset) -> KerasModel:
+        """Return ``model`` for examples like those of ``data``; reads it and changes nothing."""
+        import keras
+
+        if not model.compiled:
+            raise ModelError(
+                f"The Keras model {model.name!r} has no loss yet. Compile it first: "
+                'model.compile(optimizer="sgd", loss=..., metrics=["accuracy"]).'
+            )
+        try:
+            config = json.dumps(keras.saving.serialize_keras_object(model))
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise _cannot_travel(model, error) from error
+        weights = tuple(np.asarray(w) for w in model.get_weights()) if model.built and model.variables else None
+        inputs, labels = (tree.map(lambda a: (a.shape[1:], a.dtype.name), part) for part in (data.x, data.y))
+        record = cls(config, weights, inputs, labels, _own_objects(model))
+        try:
+            record._built  # noqa: B018 - rebuilt once here, so that what cannot travel is said here
+        except ModelError:
+            raise
+        except Exception as error:
+            raise _cannot_travel(model, error) from error
+        return record
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields: what was rebuilt from them stays."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @cached_property
+    def _built(self) -> _Built:
+        return _Built(self._rebuild(np.zeros(2, np.uint32)), self.inputs, self.labels)
+
+    def init(self, key: Array) -> Variables:
+        """Return the model's own weights, or weights drawn by ``key`` if it was never built."""
+        if self.weights is not None:
+            return self._built.variables()
+        return _Built(self._rebuild(key), self.inputs, self.labels).variables()
+
+    def grad(self, variables: Variables, batch: Batch) -> tuple[Tree, Tree, Metrics]:
+        """Return the gradients of the masked mean loss and the penalties, the new state, and sums."""
+        import jax
+        import jax.numpy as jnp
+
+        examples = jnp.sum(batch.mask)
+
+        def mean_loss(params: Tree) -> tuple[Array, Tree]:
+            outputs, state, penalty = self._built.call(params, variables["state"], batch, training=True)
+            losses = self._built.losses(batch.y, outputs)
+            return jnp.sum(losses * batch.mask) / jnp.maximum(examples, 1.0) + penalty, state
+
+        (loss, state), gradients = jax.value_and_grad(mean_loss, has_aux=True)(variables["params"])
+        return gradients, state, {EXAMPLES: examples, LOSS: loss * examples}
+
+    def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
+        """Return the sums of the loss and of every compiled metric."""
+        import jax.numpy as jnp
+
+        outputs, _, penalty = self._built.call(variables["params"], variables["state"], batch, training=False)
+        examples = jnp.sum(batch.mask)
+        loss = jnp.sum(self._built.losses(batch.y, outputs) * batch.mask) + penalty * examples
+        return {EXAMPLES: examples, LOSS: loss, **self._built.metric_sums(batch.y, outputs, batch.mask)}
+
+    def finish(self, sums: Metrics) -> dict[str, float]:
+        """Return the mean loss and every metric's figure."""
+        examples = float(sums[EXAMPLES])
+        figures = {LOSS: float(sums[LOSS]) / examples if examples else float("nan")}
+        return {**figures, **self._built.finished(sums)}
+
+    def check(self, data: Dataset) -> None:
+        """Raise ModelError if outputs do not match labels, DataError for a label without an output."""
+        check_labels(self._built.loss_objects, self._built.output_shapes, data)
+
+    def computable_here(self) -> bool:
+        """Return whether this process's Keras runs on JAX."""
+        import keras
+
+        return bool(keras.config.backend() == "jax")
+
+    def optimizer(self) -> Optimizer:
+        """Return the optimiser the model was compiled with; each client begins each round with a fresh one."""
+        shapes = tuple((name, tuple(v.shape)) for name, v in zip(*self._built.trainable, strict=True))
+        return optimizer_of(self._built.model.optimizer, shapes)
+
+    def trained(self, variables: Variables) -> Any:
+        """Return a new Keras model with these variables, compiled like the one that was given."""
+        built = _Built(self._rebuild(np.zeros(2, np.uint32)), self.inputs, self.labels)
+        built.assign(variables)
+        return built.model
+
+    def describe(self) -> Any:
+        """Return the architecture and what it was compiled with, without counters, weights or optimiser."""
+        return {"kind": "keras", "config": canonical(json.loads(self.config)), "inputs": str(self.inputs)}
+
+    def _rebuild(self, key: Array) -> Any:
+        """Return a new model; Python's generator, which Keras draws seeds from, is put back afterwards."""
+        import keras
+
+        with _seeded(int(key[0]) << 32 | int(key[1])):
+            model = keras.saving.deserialize_keras_object(
+                json.loads(self.config), custom_objects=dict(self.own), safe_mode=False
+            )
+            symbols = tree.map(lambda spec: keras.KerasTensor((None, *spec[0]), dtype=spec[1]), self.inputs)
+            model(symbols)
+        if self.weights is not None:
+            model.set_weights(list(self.weights))
+        return model
+
+
+class _Built:
+    """A rebuilt model with its loss, metrics and names."""
+
+    def __init__(self, model: Any, inputs: Tree, labels: Tree) -> None:
+        import keras
+
+        self.model = model
+        symbols = tree.map(lambda spec: keras.KerasTensor((1, *spec[0]), dtype=spec[1]), inputs)
+        self.output_shapes = self._by_name(model(symbols), lambda x: tuple(x.shape[1:]))
+        compiled = model.get_compile_config() or {}
+        self.loss_objects = self._objects(compiled.get("loss"), _loss)
+        weights = compiled.get("loss_weights")
+        self._loss_weights = self._objects(weights, float) if weights else dict.fromkeys(self.loss_objects, 1.0)
+        self._metrics = _metrics(compiled, self.output_shapes, labels)
+        self.trainable = variable_names(model.trainable_variables), model.trainable_variables
+        others = model.non_trainable_variables
+        self._kept = [v for v in others if "float" in str(v.dtype) and not v.path.endswith(_SEED_STATE)]
+        self._kept_names = variable_names(self._kept)
+
+    def variables(self) -> Variables:
+        """Return parameters and state as numpy arrays."""
+        names, values = self.trainable
+        return {
+            "params": {name: np.array(v) for name, v in zip(names, values, strict=True)},
+            "state": {name: np.array(v) for name, v in zip(self._kept_names, self._kept, strict=True)},
+        }
+
+    def assign(self, variables: Variables) -> None:
+        """Write parameters and state into the model."""
+        for part, names, values in (("params", *self.trainable), ("state", self._kept_names, self._kept)):
+            for name, value in zip(names, values, strict=True):
+                value.assign(variables[part][name])
+
+    def call(self, params: Tree, state: Tree, batch: Batch, *, training: bool) -> tuple[Any, Tree, Any]:
+        """Return outputs, new state and the sum of penalties (regularisers, ``add_loss``)."""
+        names, _ = self.trainable
+        kept = dict(zip((id(v) for v in self._kept), self._kept_names, strict=True))
+        others = []
+        for place, variable in enumerate(self.model.non_trainable_variables):
+            if id(variable) in kept:
+                others.append(state[kept[id(variable)]])
+            elif variable.path.endswith(_SEED_STATE):
+                others.append(keys.fold(batch.key, place).astype(variable.dtype))
+            else:
+                others.append(variable.value)
+        outputs, new, penalties = self.model.stateless_call(
+            [params[name] for name in names], others, batch.x, training=training, return_losses=True
+        )
+        pairs = zip(self.model.non_trainable_variables, new, strict=True)
+        after = {kept[id(variable)]: value for variable, value in pairs if id(variable) in kept}
+        return outputs, after, sum(penalties) if penalties else 0.0
+
+    def losses(self, y: Tree, outputs: Any) -> Array:
+        """Return one loss an example: the weighted sum over outputs, each averaged over its further axes."""
+        total: Any = 0.0
+        predictions = self._by_name(outputs, lambda x: x)
+        for name, loss in self.loss_objects.items():
+            labels = y[name] if isinstance(y, Mapping) else y
+            values = loss(labels, predictions[name])
+            total = total + self._loss_weights[name] * values.reshape(values.shape[0], -1).mean(axis=-1)
+        return total
+
+    def metric_sums(self, y: Tree, outputs: Any, mask: Array) -> dict[str, Array]:
+        """Return every metric's variables after this batch alone: they add."""
+        import jax.numpy as jnp
+
+        sums: dict[str, Array] = {}
+        predictions = self._by_name(outputs, lambda x: x)
+        for name, (output, metric) in self._metrics.items():
+            labels = y[output] if isinstance(y, Mapping) else y
+            start = [jnp.zeros(v.shape, jnp.float32) for v in metric.variables]
+            after = metric.stateless_update_state(start, labels, predictions[output], sample_weight=mask)
+            sums.update({_sum_name(name, place): value for place, value in enumerate(after)})
+        return sums
+
+    def finished(self, sums: Metrics) -> dict[str, float]:
+        """Return every metric's figure, where its sums are there."""
+        import keras
+
+        figures = {}
+        for name, (_, metric) in self._metrics.items():
+            if _sum_name(name, 0) not in sums:
+                continue
+            values = [np.asarray(sums[_sum_name(name, i)], np.float32) for i in range(len(metric.variables))]
+            if type(metric).result is keras.metrics.Mean.result:
+                figures[name] = float(values[0] / values[1]) if values[1] else float("nan")
+            else:
+                figures[name] = float(np.asarray(metric.stateless_result(values)))
+        return figures
+
+    def _by_name(self, outputs: Any, take: Callable[[Any], Any]) -> dict[str, Any]:
+        """Return outputs by name; a model of one output calls it ``""``."""
+        if isinstance(outputs, Mapping):
+            return {str(name): take(value) for name, value in outputs.items()}
+        if isinstance(outputs, list | tuple):
+            return {name: take(value) for name, value in zip(self.model.output_names, outputs, strict=True)}
+        return {"": take(outputs)}
+
+    def _objects(self, given: Any, make: Callable[[Any], Any]) -> dict[str, Any]:
+        names = list(self.output_shapes)
+        if isinstance(given, Mapping) and "class_name" not in given:
+            return {str(name): make(value) for name, value in given.items()}
+        if isinstance(given, list | tuple):
+            return {name: make(value) for name, value in zip(names, given, strict=True)}
+        return {name: make(given) for name in names}
+
+
+def _loss(given: Any) -> Callable[[Any, Any], Any]:
+    """Return a loss as a function of labels and outputs that does not reduce over examples."""
+    import keras
+
+    loss = keras.losses.get(given)
+    if loss is None:
+        raise ModelError("The model was compiled without a loss. Give compile(loss=...).")
+    if isinstance(loss, keras.losses.Loss):
+        return loss.call  # type: ignore[no-any-return]
+
+    def unreduced(y: Any, output: Any) -> Any:
+        if y.ndim == output.ndim - 1 and output.shape[-1] == 1:
+            y = y[..., None]
+        return loss(y, output)
+
+    unreduced.__name__ = getattr(loss, "__name__", type(loss).__name__)
+    return unreduced
+
+
+def _metrics(compiled: Mapping[str, Any], outputs: Mapping[str, Any], labels: Tree) -> dict[str, tuple[str, Any]]:
+    """Return metric objects by the name they get in a history, with the output they look at."""
+    given = [*_listed(compiled.get("metrics"), outputs), *_listed(compiled.get("weighted_metrics"), outputs)]
+    found: dict[str, tuple[str, Any]] = {}
+    for output, item in given:
+        shape = labels[output] if isinstance(labels, Mapping) else labels
+        metric = resolve_metric(item, shape[0], outputs[output])
+        name = f"{output}_{metric.name}" if output else metric.name
+        found[name.replace(tree.SEPARATOR, "_")] = (output, metric)
+    return found
+
+
+def _listed(given: Any, outputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    if given is None:
+        return []
+    if isinstance(given, Mapping) and "class_name" not in given:
+        return [(name, item) for name, items in given.items() for item in _flat(items)]
+    if len(outputs) > 1:
+        return [(name, item) for name, items in zip(outputs, given, strict=True) for item in _flat(items)]
+    return [(next(iter(outputs)), item) for item in _flat(given)]
+
+
+def _flat(items: Any) -> Iterator[Any]:
+    if items is None:
+        return
+    if isinstance(items, list | tuple):
+        for item in items:
+            yield from _flat(item)
+    else:
+        yield items
+
+
+def _sum_name(metric: str, place: int) -> str:
+    return f"{metric} sum {place}"
+
+
+def _own_objects(model: Any) -> dict[str, Any]:
+    """Return the classes and functions that Keras could not find by itself in another process, by name."""
+    found: dict[str, Any] = {}
+    layers: Sequence[Any] = list(model._flatten_layers())
+    candidates = [type(layer) for layer in layers]
+    for layer in layers:
+        candidates += [value for value in vars(layer).values() if callable(value) and hasattr(value, "__module__")]
+    compiled = getattr(model, "_compile_metrics", None)
+    given = [model.loss, getattr(compiled, "_user_metrics", None)]
+    for item in _flat([list(part.values()) if isinstance(part, Mapping) else part for part in given]):
+        candidates.append(item if callable(item) and hasattr(item, "__name__") else type(item))
+    for item in candidates:
+        home = getattr(item, "__module__", None) or ""
+        if home.partition(".")[0] not in ("keras", "builtins", "jax", "tensorflow", "numpy") and hasattr(item, "__name__"):
+            package = getattr(item, "_keras_api_registered_name", None)
+            found[item.__name__] = item
+            if package:
+                found[str(package)] = item
+    return found
+
+
+def _cannot_travel(model: Any, error: Exception) -> ModelError:
+    """Say which layer cannot be rebuilt elsewhere, and what makes it so."""
+    own = sorted({type(layer).__name__ for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras")})
+    named = f" Its own layers are {', '.join(own)}." if own else ""
+    return ModelError(
+        f"The Keras model {model.name!r} cannot be rebuilt from its configuration in a worker process: "
+        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}.{named} "
+        "Give every layer of your own a get_config() that returns its constructor's arguments, and write it with "
+        "keras.ops so that it runs on JAX."
+    )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
