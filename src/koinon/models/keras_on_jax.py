@@ -137,6 +137,7 @@ class KerasModel:
         """Return a new Keras model with these variables, compiled like the one that was given."""
         built = _Built(self._rebuild(np.zeros(2, np.uint32)), self.inputs, self.labels)
         built.assign(variables)
+        built.model.optimizer.build(built.model.trainable_variables)  # so that a saved file is whole
         return built.model
 
     def describe(self) -> Any:
@@ -179,10 +180,12 @@ class _Built:
 
     def variables(self) -> Variables:
         """Return parameters and state as numpy arrays."""
-        names, values = self.trainable
+        import keras
+
+        parts = {"params": self.trainable, "state": (self._kept_names, self._kept)}
         return {
-            "params": {name: np.array(v) for name, v in zip(names, values, strict=True)},
-            "state": {name: np.array(v) for name, v in zip(self._kept_names, self._kept, strict=True)},
+            part: {name: np.array(keras.ops.convert_to_numpy(v)) for name, v in zip(*both, strict=True)}
+            for part, both in parts.items()
         }
 
     def assign(self, variables: Variables) -> None:

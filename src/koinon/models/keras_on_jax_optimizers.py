@@ -23,7 +23,7 @@ def optimizer_of(optimizer: Any, shapes: tuple[tuple[str, tuple[int, ...]], ...]
     later rounds are the algorithm's ``schedule``.
     """
     config = optimizer.get_config()
-    rate = float(np.asarray(optimizer.learning_rate))
+    rate = float(optimizer.learning_rate)
     plain = all(config.get(name, value) == value for name, value in _PLAIN.items())
     if plain and type(optimizer).__name__ == "SGD":
         return sgd(rate, config["momentum"], config["nesterov"])
@@ -65,7 +65,7 @@ class KerasOptimizer:
         with jax.ensure_compile_time_eval():
             optimizer = keras.optimizers.deserialize(json.loads(self.config))
             optimizer.build([keras.Variable(np.zeros(shape, np.float32), name=name) for name, shape in self.shapes])
-            return optimizer, [np.array(v) for v in optimizer.variables]
+            return optimizer, [np.array(keras.ops.convert_to_numpy(v)) for v in optimizer.variables]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields: the built optimiser stays."""
