@@ -4,6 +4,14 @@ import os
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 os.environ["NPROC"] = "1"
 os.environ["KERAS_BACKEND"] = "jax"
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The same examples in every run, so that a failure is a failure for everybody;
+# `HYPOTHESIS_PROFILE=search` looks further and elsewhere.
+settings.register_profile("repeatable", deadline=None, max_examples=40, derandomize=True, database=None)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
