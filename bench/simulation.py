@@ -25,8 +25,9 @@ import numpy as np
 import workloads
 
 from koinon import tree
-from koinon.core.protocols import Model, Runtime
-from koinon.core.types import Batch, Job, Plan
+from koinon.core.execution import Plan, Runtime
+from koinon.core.protocols import Model
+from koinon.core.types import Batch, Job
 from koinon.round.client import initial_state
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation, FederatedTraining, State

@@ -12,8 +12,9 @@ from typing import Any, TypedDict, Unpack
 from koinon.algorithms.fedavg import fedavg
 from koinon.core.algorithm import Algorithm
 from koinon.core.events import Checkpoint, Listener
-from koinon.core.protocols import Model, Runtime
-from koinon.core.types import Plan, Purpose
+from koinon.core.execution import Plan, Runtime
+from koinon.core.protocols import Model
+from koinon.core.types import Purpose
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.identity import identity
 from koinon.models.adapt import adapt

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from koinon.core.types import Plan
+from koinon.core.execution import Plan
 from koinon.models.describe import describe_function
 from koinon.round.training import Evaluation
 

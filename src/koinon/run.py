@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
-from koinon.core.types import Plan, Variables
+from koinon.core.execution import Plan
+from koinon.core.types import Variables
 from koinon.errors import ConfigurationError
 from koinon.report.history import History
 from koinon.round.driver import Outcome

@@ -12,7 +12,8 @@ import pytest
 import koinon as kn
 from koinon import keys, tree
 from koinon.app import App, resolve
-from koinon.core.types import Partial, Plan
+from koinon.core.execution import Plan
+from koinon.core.types import Partial
 from koinon.errors import ConfigurationError, ModelError, WorkerError
 from koinon.round.client import initial_state
 from koinon.runtimes.processes import Processes, _chunks

@@ -14,7 +14,7 @@ from koinon.algorithms.fedavg import fedavg
 from koinon.app import App, Resolved, evaluate, execute, of_clients, resolve, watching
 from koinon.cli.output import print_json, say
 from koinon.core.events import Listener
-from koinon.core.protocols import Runtime
+from koinon.core.execution import Runtime
 from koinon.data.dataset import FederatedDataset
 from koinon.data.heart import HOSPITALS, INPUTS, heart
 from koinon.models.jax_logistic import logistic_regression

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from koinon.core.types import Batch, Context, Job, Metrics, Partial, Passes, Plan, RoundFacts, Task, Update, Variables
+from koinon.core.types import Batch, Context, Metrics, Passes, RoundFacts, Task, Update, Variables
 from koinon.core.wire import Wire
 from koinon.tree import Array, Tree
 
@@ -178,38 +178,6 @@ class Budgeted(Protocol):
 
     def exhausted(self, round: int) -> str | None:
         """Return why the given round may not begin, or None."""
-
-
-class Engine(Protocol):
-    """How a chunk of clients is computed."""
-
-    @property
-    def name(self) -> str:
-        """What the engine is called."""
-
-    def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
-        """Compute every task; ``states`` are the clients' stacked states in task order ({} if none)."""
-
-
-class Runtime(Protocol):
-    """Where chunks run. A context manager that owns its workers."""
-
-    @property
-    def offers(self) -> frozenset[Offers]:
-        """What it can do."""
-
-    @property
-    def engine(self) -> str:
-        """The name of the engine it computes with."""
-
-    def initial(self, plan: Plan, key: Array) -> Variables:
-        """Return the model's first variables, computed where rounds are: the same bits in every runtime."""
-
-    def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
-        """Return the exact total of the whole cohort, its rows in task order, its new states."""
-
-    def close(self) -> None:
-        """Release every worker. Safe to call twice."""
 
 
 class ClientStates(Protocol):

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from koinon.tree import Array, Tree
-
-if TYPE_CHECKING:
-    from koinon.core.algorithm import Algorithm
-    from koinon.core.protocols import Dataset, Model
 
 Metrics: TypeAlias = Mapping[str, Array]
 """Sums, not means: they add over batches and clients. ``examples`` is always among them."""
@@ -110,16 +106,6 @@ class Partial:
     weight: int  # exact sum of weights
     rows: Rows
     states: Tree = field(default_factory=dict)  # new client states, stacked [n, ...] in row order; {} if none
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The heavy half of the work, shipped to a worker once and kept there."""
-
-    algorithm: Algorithm
-    model: Model
-    data: Dataset
-    test: Dataset | None = None  # the server's own examples, as a dataset of one client
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.core.protocols import Engine
+from koinon.core.execution import Engine
 from koinon.errors import ConfigurationError, UnsupportedError
 
 ENGINES = ("jax", "reference")

@@ -18,8 +18,9 @@ import numpy as np
 
 from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
+from koinon.core.execution import Plan
 from koinon.core.protocols import Dataset, Model
-from koinon.core.types import Batch, Job, Metrics, Partial, Plan, Purpose, Rows, Task, Tasks
+from koinon.core.types import Batch, Job, Metrics, Partial, Purpose, Rows, Task, Tasks
 from koinon.engines.record import join, split
 from koinon.engines.reference import task_parts
 from koinon.errors import ModelError, UnsupportedError

@@ -8,8 +8,9 @@ import numpy as np
 
 from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
+from koinon.core.execution import Plan
 from koinon.core.protocols import Dataset
-from koinon.core.types import Batch, Job, Metrics, Partial, Plan, Purpose, Rows, Task
+from koinon.core.types import Batch, Job, Metrics, Partial, Purpose, Rows, Task
 from koinon.errors import ClientError, KoinonError
 from koinon.round.batches import Batches, cut
 from koinon.round.client import Reply, Step, client_round, initial_state, step_key

@@ -10,7 +10,8 @@ import numpy as np
 
 from koinon import tree
 from koinon.core.events import Checkpoint, Journal, Listener, RoundFinished, RoundRecord, RunFinished, RunStarted
-from koinon.core.protocols import ClientStates, Runtime
+from koinon.core.execution import Runtime
+from koinon.core.protocols import ClientStates
 from koinon.core.types import Job, Purpose
 from koinon.errors import DivergedError
 from koinon.round.client import initial_state

@@ -10,8 +10,9 @@ import numpy as np
 
 from koinon import keys
 from koinon.core.events import RoundRecord
+from koinon.core.execution import Plan
 from koinon.core.protocols import Budgeted, Dataset
-from koinon.core.types import Job, Partial, Plan, Purpose, RoundFacts, Rows, Tasks, Variables
+from koinon.core.types import Job, Partial, Purpose, RoundFacts, Rows, Tasks, Variables
 from koinon.errors import ConfigurationError
 from koinon.metrics import EXAMPLES
 from koinon.round.evaluation import client_figures, federated

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from koinon.core.protocols import Model, Runtime
+from koinon.core.execution import Runtime
+from koinon.core.protocols import Model
 from koinon.errors import ConfigurationError
 from koinon.runtimes.local import Local
 from koinon.runtimes.processes import Processes

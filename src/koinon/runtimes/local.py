@@ -6,8 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from koinon import tree
+from koinon.core.execution import Plan
 from koinon.core.protocols import Offers
-from koinon.core.types import Job, Partial, Plan, Variables
+from koinon.core.types import Job, Partial, Variables
 from koinon.engines.catalogue import engine as new_engine
 from koinon.tree import Array, Tree
 

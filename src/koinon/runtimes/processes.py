@@ -21,8 +21,9 @@ from typing import Any, Self
 import numpy as np
 
 from koinon import tree
+from koinon.core.execution import Plan
 from koinon.core.protocols import Offers
-from koinon.core.types import Job, Partial, Plan, Purpose, Variables
+from koinon.core.types import Job, Partial, Purpose, Variables
 from koinon.engines.catalogue import ENGINES
 from koinon.errors import ConfigurationError, KoinonError, WorkerError
 from koinon.round.batches import step_counts
@@ -156,6 +157,7 @@ class Processes:
         except (EOFError, OSError) as error:
             self._hung(place, error)
             if attempts > 1:
+                self._replace(place)  # its socket may close a moment before the system calls it dead
                 return self._asked(place, ask, attempts - 1)
             raise WorkerError(f"Worker {place} {member.ending()}. {_ADVICE}") from error
 

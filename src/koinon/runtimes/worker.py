@@ -17,7 +17,8 @@ import cloudpickle
 import numpy as np
 
 from koinon import tree
-from koinon.core.types import Job, Plan
+from koinon.core.execution import Plan
+from koinon.core.types import Job
 from koinon.engines.catalogue import engine
 from koinon.runtimes import parcel
 from koinon.tree import Array, Tree
