@@ -61,8 +61,7 @@ def accumulate(total: Tree, value: Tree, weight: int) -> None:
             part = source[start : start + _BLOCK]
             real, integer = scaled[: part.size], whole[: part.size]
             np.multiply(part, factor, out=real)
-            np.rint(real, out=real)
-            np.copyto(integer, real, casting="unsafe")
+            np.rint(real, out=integer, casting="unsafe")
             flat[start : start + part.size] += integer
 
     map(leaf, total, value)
