@@ -32,8 +32,14 @@ def test_the_snippets_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None
         "NPROC": "1",
         "PYTHONPATH": os.pathsep.join([str(pages.ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
     }
-    done = subprocess.run(  # noqa: S603 - the repository's own pages
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, f"{_name(page)}:\n{done.stderr[-3000:]}"
 
