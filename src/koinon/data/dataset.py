@@ -132,21 +132,19 @@ def federate(clients: Any, *, label: str | None = None, holdout: float = 0.2, se
     x = tree.map(_joined, *(pair[0] for pair in parts.values()))
     y = tree.map(_joined, *(pair[1] for pair in parts.values()))
     sizes = np.asarray([_length(pair[0]) for pair in parts.values()], np.int64)
-    groups = np.split(np.arange(int(sizes.sum()), dtype=np.int32), np.cumsum(sizes)[:-1])
-    return assemble(x, y, tuple(parts), groups, holdout=holdout, seed=seed)
+    return assemble(x, y, tuple(parts), np.arange(int(sizes.sum())), sizes, holdout=holdout, seed=seed)
 
 
 def assemble(
-    x: Tree, y: Tree, names: Sequence[str], groups: Sequence[Array], *, holdout: float, seed: int
+    x: Tree, y: Tree, names: Sequence[str], rows: Array, sizes: Array, *, holdout: float, seed: int
 ) -> FederatedDataset:
-    """Return a dataset from row numbers by client; checks values once for all of them."""
+    """Return a dataset from row numbers, client after client, ``sizes[k]`` of them; checks values once for all."""
     if not 0 <= holdout < 1:
         raise ConfigurationError(f"holdout is a share in [0, 1); found {holdout!r}.")
-    sizes = np.asarray([len(group) for group in groups], np.int64)
     if not sizes.all():
         empty = [names[i] for i in np.nonzero(sizes == 0)[0][:5]]
         raise DataError(f"Client {empty[0]!r} has no examples. Give it some, or leave it out. (All such: {empty})")
-    rows = np.concatenate(list(groups)).astype(np.int32)
+    rows = np.asarray(rows, np.int32)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     _check_finite(x, "x", names, rows, offsets)
     _check_finite(y, "y", names, rows, offsets)

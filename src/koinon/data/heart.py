@@ -49,10 +49,9 @@ def heart(*, holdout: float = 0.34, seed: int = 0, scaled_by: Sequence[str] = HO
     how many patients, the sum of every input, the sum of its squares.
     """
     every = hospitals()
-    sizes = [len(hospital.y) for hospital in every]
-    groups = np.split(np.arange(sum(sizes), dtype=np.int32), np.cumsum(sizes)[:-1])
+    sizes = np.array([len(hospital.y) for hospital in every])
     x, y = np.concatenate([h.x for h in every]), np.concatenate([h.y for h in every])
-    data = assemble(x.astype(np.float32), y, HOSPITALS, groups, holdout=holdout, seed=seed)
+    data = assemble(x.astype(np.float32), y, HOSPITALS, np.arange(len(y)), sizes, holdout=holdout, seed=seed)
     starts, counts = data.span(np.array([HOSPITALS.index(name) for name in scaled_by]), held_out=False)
     training = [x[data.rows[start : start + count]] for start, count in zip(starts, counts, strict=True)]
     total = sum(len(part) for part in training)

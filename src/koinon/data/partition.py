@@ -36,10 +36,8 @@ def partition(x: Any, y: Any, by: Partitioner, *, holdout: float = 0.2, seed: in
         raise DataError(f"There are {rows} rows in x and {labelled} in y. Each row needs its label.")
     key = keys.fold(keys.root(seed), keys.Purpose.PARTITION.value)
     names, owner = by.deal(leaves(labels)[0], key)
-    order = np.argsort(owner, kind="stable").astype(np.int32)
-    ends = np.cumsum(np.bincount(owner, minlength=len(names)))
-    groups = np.split(order, ends[:-1])
-    return assemble(features, labels, names, groups, holdout=holdout, seed=seed)
+    order, sizes = np.argsort(owner, kind="stable"), np.bincount(owner, minlength=len(names))
+    return assemble(features, labels, names, order, sizes, holdout=holdout, seed=seed)
 
 
 @dataclass(frozen=True)
