@@ -34,7 +34,9 @@ def update(seed: int, size: float) -> Tree:
 
 
 clients = st.lists(
-    st.tuples(st.integers(0, 2**32 - 1), st.sampled_from([1e-12, 1e-3, 1.0, 1e2]), st.integers(1, 5000)), min_size=1, max_size=9
+    st.tuples(st.integers(0, 2**32 - 1), st.sampled_from([1e-12, 1e-3, 1.0, 1e2]), st.integers(1, 5000)),
+    min_size=1,
+    max_size=9,
 )
 
 
@@ -158,7 +160,9 @@ def test_the_mean_is_the_weighted_mean_to_fixed_point_and_float32(group) -> None
     for name, mean in tree.items(exact.mean(total, weight)):
         leaves = [np.asarray(dict(tree.items(update(seed, size)))[name], np.float64) for seed, size, _ in group]
         real = sum(w * x for (_, _, w), x in zip(group, leaves, strict=True)) / weight
-        slack = sum(0.5 * exact.SCALE**-1 + w * np.abs(x) * 2.0**-23 for (_, _, w), x in zip(group, leaves, strict=True))
+        slack = sum(
+            0.5 * exact.SCALE**-1 + w * np.abs(x) * 2.0**-23 for (_, _, w), x in zip(group, leaves, strict=True)
+        )
         assert mean.dtype == np.float64
         assert np.all(np.abs(mean - real) <= slack / weight)
 

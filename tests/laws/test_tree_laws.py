@@ -11,8 +11,12 @@ from koinon import tree
 
 names = st.text(st.characters(exclude_characters=".", codec="utf-8"), min_size=1, max_size=4)
 dtypes = st.sampled_from(["float32", "float64", "int32", "int64", "uint8", "bool"])
-leaves = dtypes.flatmap(lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)))
-trees = st.dictionaries(names, st.recursive(leaves, lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=6))
+leaves = dtypes.flatmap(
+    lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
+)
+trees = st.dictionaries(
+    names, st.recursive(leaves, lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=6)
+)
 
 
 def reversed_names(value):

@@ -48,7 +48,7 @@ def cut(passes: Passes, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batche
     if purpose is Purpose.TRAIN and len(counts) and counts.min() < 1:
         name = data.names[int(tasks.clients[int(np.argmin(counts))])]
         raise DataError(f"Client {name!r} has no examples to train on. Give it some, or leave it out.")
-    size = batch_size(passes, counts)
+    size = passes.batch_size or _largest(data, purpose)
     steps = step_counts(passes, counts)
     per_epoch = np.maximum(-(-counts // size), 1)
     epochs = -(-steps // per_epoch)  # a fixed number of steps may end within an epoch
@@ -58,6 +58,12 @@ def cut(passes: Passes, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batche
         rows, valid = _first_steps(rows, valid, per_epoch * epochs, steps)
     starts = np.cumsum(steps) - steps
     return Batches(rows, valid, starts.astype(np.int32), steps.astype(np.int32), counts.astype(np.int32))
+
+
+def _largest(data: Dataset, purpose: Purpose) -> int:
+    """Return the examples of the largest client of all: of the largest of a chunk, and the chunk would show."""
+    _, counts = data.span(np.arange(len(data)), held_out=purpose is Purpose.EVALUATE)
+    return int(np.max(counts, initial=1))
 
 
 def _order(passes: Passes, client_keys: Array, counts: Array, epochs: Array) -> Array:
