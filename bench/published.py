@@ -13,6 +13,7 @@ import gzip
 import json
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def two_layers() -> kn.FunctionModel:
 
     def init(key: Any) -> dict[str, Any]:
         params = {}
-        for i, (rows, columns) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (rows, columns) in enumerate(pairwise(sizes)):
             bound = (6 / (rows + columns)) ** 0.5
             weight = jax.random.uniform(jax.random.fold_in(key, i), (rows, columns), minval=-bound, maxval=bound)
             params[f"layer_{i}"] = {"weight": weight, "bias": jnp.zeros(columns)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -100,6 +101,7 @@ def recurrent(clients: int | None) -> Workload:
 
 def _keras(model: Any, data: FederatedDataset) -> Model:
     import keras
+
     from koinon.models.keras_on_jax import KerasModel
 
     model.compile(
@@ -111,7 +113,7 @@ def _keras(model: Any, data: FederatedDataset) -> Model:
 def _layers(sizes: tuple[int, ...]) -> Model:
     def init(key: Any) -> dict[str, Any]:
         params = {}
-        for i, (rows, columns) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (rows, columns) in enumerate(pairwise(sizes)):
             weight = jax.random.normal(jax.random.fold_in(key, i), (rows, columns)) * rows**-0.5
             params[f"layer_{i}"] = {"weight": weight, "bias": jnp.zeros(columns)}
         return params

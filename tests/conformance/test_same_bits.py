@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import apps
 import pytest
 
+import apps
 import koinon as kn
 
 HERE = Path(__file__).parent.parent
@@ -49,7 +49,13 @@ def test_a_process_that_used_jax_first_gets_the_same_bits() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     out = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, cwd=HERE, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", SCRIPT],
+        env=environment,
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert out.stdout.strip() == digest("jax", "local", None)
 

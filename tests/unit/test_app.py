@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import apps
 import numpy as np
 import pandas as pd
 import pytest
 
+import apps
 import koinon as kn
 from koinon.core.events import RoundFinished, RunFinished, RunStarted
 from koinon.errors import (
@@ -38,9 +38,7 @@ def test_two_lines_train_a_model() -> None:
 
 
 def test_frames_are_clients_too() -> None:
-    frames = {
-        name: pd.DataFrame(x, columns=list("abcde")).assign(label=y) for name, (x, y) in apps.clients().items()
-    }
+    frames = {name: pd.DataFrame(x, columns=list("abcde")).assign(label=y) for name, (x, y) in apps.clients().items()}
     assert fit(frames, label="label").digest == fit().digest
 
 
@@ -161,7 +159,7 @@ def empty_client() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         (other_shape, r"'client-4' has x float32\[3\], y float32\[\]"),
         (other_type, r"'client-4' has x int32\[5\]"),
         (empty_client, "'nobody' has no examples"),
-        (lambda: {}, "without entries"),
+        (dict, "without entries"),
         (lambda: [1, 2], "Clients were asked for as a dict"),
         (lambda: {"a": "text"}, "must be a pair"),
     ],

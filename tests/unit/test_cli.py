@@ -156,7 +156,9 @@ def test_a_directory_in_use_is_refused(here: Path) -> None:
 
 def test_divergence_ends_with_its_own_status(here: Path) -> None:
     (here / "app.py").write_text(APP.replace("clients=apps.clients", "clients=huge") + HUGE)
-    (here / "app.py").write_text(HUGE + APP.replace("clients=apps.clients", "clients=huge").replace("apps.model", "model"))
+    (here / "app.py").write_text(
+        HUGE + APP.replace("clients=apps.clients", "clients=huge").replace("apps.model", "model")
+    )
     done = koinon("run", "app.py", cwd=here)
     assert done.returncode == 3
     assert "diverged: All 6 clients of the round were refused" in done.stderr

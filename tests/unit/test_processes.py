@@ -5,10 +5,10 @@ import signal
 import time
 from collections.abc import Iterator
 
-import apps
 import numpy as np
 import pytest
 
+import apps
 import koinon as kn
 from koinon import keys, tree
 from koinon.app import App, resolve
@@ -68,8 +68,6 @@ def test_a_worker_killed_while_it_computes_is_replaced(team: Processes, plan: Pl
     assert tree.digest(one_round(team, plan).total) == tree.digest(whole.total)
 
 
-
-
 def die(params, data, task):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -87,7 +85,10 @@ def sleep(params, data, task):
 def test_a_worker_that_hangs_is_stopped() -> None:
     loop = kn.OwnLoop(params={"w": np.zeros(2)}, train=sleep)
     plan = resolve(App(model=loop, clients=apps.clients(2))).plan
-    with Processes(1, "reference", seconds=4.0) as runtime, pytest.raises(WorkerError, match="did not answer within 4 s"):
+    with (
+        Processes(1, "reference", seconds=4.0) as runtime,
+        pytest.raises(WorkerError, match="did not answer within 4 s"),
+    ):
         one_round(runtime, plan)
 
 

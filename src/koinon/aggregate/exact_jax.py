@@ -12,7 +12,6 @@ import numpy as np
 from koinon import exact, tree
 from koinon.tree import Array, Tree
 
-
 _BLOCK = 1 << 15
 
 

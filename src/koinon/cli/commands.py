@@ -13,6 +13,7 @@ from koinon.cli.app_file import AppFileError, change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.wire import Wire
+from koinon.report.figures import number
 from koinon.report.history import History
 from koinon.report.summary import RunSummary, client_rows
 from koinon.run import Run
@@ -98,8 +99,9 @@ def _resolved(app_file: Path, changes: Sequence[str]) -> Resolved:
 
 def _say_run(run: Run, out: Path | None) -> None:
     say(f"Stopped after {run.rounds} rounds ({run.seconds:.1f} s): {run.stopped}")
+    width = max(map(len, run.metrics), default=0)
     for name, value in run.metrics.items():
-        say(f"  {name:<20} {value:.4f}")
+        say(f"  {name:<{width}}  {number(value)}")
     say(f"digest {run.digest}")
     if out is not None:
         say(f"Kept in {out}. A page to look at: koinon report {out}")

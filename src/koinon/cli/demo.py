@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def run_demo(out: Path, seeds: int, *, as_json: bool) -> None:
         return resolve(App(model=model, clients=clients, algorithm=algorithm, stop=STOP, seed=seed))
 
     with closing(app(0).new_runtime()) as runtime, watching(True) as listen:
-        results = [_one_seed(lambda names, seed=seed: app(seed, names), runtime, listen) for seed in range(seeds)]
+        results = [_one_seed(partial(app, seed), runtime, listen) for seed in range(seeds)]
     comparison = _comparison(results, time.perf_counter() - began)
     report = out / "report.html"
     out.mkdir(parents=True, exist_ok=True)
@@ -117,9 +118,9 @@ def _one_seed(app: Callable[[Sequence[str]], Resolved], runtime: Runtime, listen
 
 def _comparison(results: Sequence[_Seed], seconds: float) -> Comparison:
     rows = [
-        *(_row(name, Kind.ALONE, results, lambda seed, name=name: seed.alone[name]) for name in HOSPITALS),
-        _row("together", Kind.TOGETHER, results, lambda seed: seed.together),
-        _row("pooled", Kind.POOLED, results, lambda seed: seed.pooled),
+        *(_row(name, Kind.ALONE, [seed.alone[name] for seed in results]) for name in HOSPITALS),
+        _row("together", Kind.TOGETHER, [seed.together for seed in results]),
+        _row("pooled", Kind.POOLED, [seed.pooled for seed in results]),
     ]
     return Comparison(
         title="Four hospitals, one model of heart disease",
@@ -132,8 +133,7 @@ def _comparison(results: Sequence[_Seed], seconds: float) -> Comparison:
     )
 
 
-def _row(name: str, kind: Kind, results: Sequence[_Seed], of: Callable[[_Seed], _Judged]) -> ComparisonRow:
-    every = [of(seed) for seed in results]
+def _row(name: str, kind: Kind, every: Sequence[_Judged]) -> ComparisonRow:
     own = {party: _judgement([judged.own[party] for judged in every]) for party in every[0].own}
     return ComparisonRow(name=name, kind=kind, own=own, everyone=_judgement([judged.everyone for judged in every]))
 
