@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from koinon.core.events import RoundRecord
-from koinon.errors import ConfigurationError, UnsupportedError
+from koinon.errors import ConfigurationError
 from koinon.report.figures import figure_names, headline, number, seconds_text, spelt
 from koinon.report.markup import Markup, data_table
 
@@ -68,14 +68,9 @@ class History(Sequence[RoundRecord]):
 
     def frame(self) -> Any:
         """Return :meth:`rows` as a ``pandas.DataFrame``; ``nan`` where a round has no such figure."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise UnsupportedError(
-                "History.frame() makes a pandas frame, but pandas is not installed. "
-                "Install it (pip install 'koinon[pandas]'), or use History.rows()."
-            ) from error
-        return pandas.DataFrame(self.rows())
+        from koinon.report.pandas_frame import frame
+
+        return frame(self.rows())
 
     def column(self, name: str) -> list[tuple[int, float]]:
         """Return ``(round, value)`` for every round that has the figure ``name``."""

@@ -108,6 +108,11 @@ def sgd(learning_rate: float = 0.1, momentum: float = 0.0, nesterov: bool = Fals
     return Momentum(float(learning_rate), float(momentum), nesterov)
 
 
+def momentum(learning_rate: float = 0.1, momentum: float = 0.9, nesterov: bool = False) -> Momentum:
+    """Return gradient descent with momentum."""
+    return Momentum(float(learning_rate), float(momentum), nesterov)
+
+
 def adam(learning_rate: float = 0.001, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7) -> Adam:
     """Return Adam with Keras's defaults."""
     return Adam(float(learning_rate), float(beta_1), float(beta_2), float(epsilon))
