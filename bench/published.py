@@ -1,4 +1,4 @@
-"""Figures from the literature, reproduced: ``python bench/published.py heart|mnist [--seeds N] [--data DIR]``.
+"""Figures from the literature, reproduced: ``python bench/published.py heart|mnist [--seeds N] [--rounds N] [--data DIR]``.
 
 ``heart`` is FLamby's Fed-Heart-Disease (Ogier du Terrail et al., NeurIPS 2022): 4 hospitals, logistic
 regression, batch 4, 100 local steps a round, 15 rounds. FLamby goes on with its batches where a round left them; here
@@ -9,7 +9,6 @@ batch 10, one epoch. Prints one JSON object.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import time
@@ -28,6 +27,7 @@ from koinon.app import App, execute, resolve
 from koinon.core.algorithm import Algorithm
 from koinon.data.dataset import FederatedDataset
 from koinon.data.heart import HOSPITALS, INPUTS, flamby, hospitals, standardised
+from koinon.data.sources import images
 from koinon.models.jax_logistic import logistic_regression
 from koinon.report.progress import Silent
 
@@ -97,8 +97,8 @@ def summary(rows: np.ndarray) -> dict[str, float]:
 
 def mnist(folder: Path, rounds: int) -> dict[str, Any]:
     """Return how many rounds the 2NN needs to 97 % test accuracy, IID and with two shards a client."""
-    x, y = images(folder / "train-images-idx3-ubyte.gz"), labels(folder / "train-labels-idx1-ubyte.gz")
-    test = images(folder / "t10k-images-idx3-ubyte.gz"), labels(folder / "t10k-labels-idx1-ubyte.gz")
+    (x, y), (x_test, y_test) = images(folder)
+    test = x_test.reshape(-1, 784), y_test
     out: dict[str, Any] = {}
     for name, by, rate, limit in (
         ("iid", kn.IID(100), 0.1, 100),
@@ -106,7 +106,7 @@ def mnist(folder: Path, rounds: int) -> dict[str, Any]:
     ):
         algorithm = kn.fedavg(kn.sgd(rate), batch_size=10, cohort=10)
         stop = kn.Stop(rounds=limit, target=("test_accuracy", 0.97))
-        data = kn.partition(x, y, by, holdout=0.0)
+        data = kn.partition(x.reshape(-1, 784), y, by, holdout=0.0)
         began = time.perf_counter()
         run = kn.fit(two_layers(), data, algorithm, test=test, stop=stop, progress=False)
         best = max(value for _, value in run.history.column("test_accuracy"))
@@ -140,27 +140,18 @@ def two_layers() -> kn.FunctionModel:
     return kn.FunctionModel(init, loss, predict, (kn.Accuracy(),))
 
 
-def images(path: Path) -> np.ndarray:
-    """Return the images of an idx file as rows in [0, 1]."""
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16).reshape(-1, 784) / np.float32(255)
-
-
-def labels(path: Path) -> np.ndarray:
-    """Return the labels of an idx file."""
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=8).astype(np.int32)
-
-
 def main() -> None:
     """Run one of the two and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=("heart", "mnist"))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=1000, help="the longest non-IID run on MNIST")
-    parser.add_argument("--data", type=Path, help="the folder of MNIST's four idx.gz files")
+    parser.add_argument("--data", type=Path, help="the folder of MNIST's four files")
+    parser.add_argument("--json", action="store_true", help="accepted for uniformity: the output is always JSON")
     chosen = parser.parse_args()
     began = time.perf_counter()
     if chosen.which == "mnist" and chosen.data is None:
-        parser.error("mnist needs --data, the folder of MNIST's four idx.gz files")
+        parser.error("mnist needs --data, the folder of MNIST's four files")
     result = heart(chosen.seeds) if chosen.which == "heart" else mnist(chosen.data, chosen.rounds)
     print(json.dumps({chosen.which: result, "seconds": round(time.perf_counter() - began, 1)}, indent=2))
 

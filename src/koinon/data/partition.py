@@ -156,9 +156,7 @@ class NaturalColumn:
         """Return the distinct values, sorted, and each row's."""
         values = np.asarray(self.column)
         if values.shape != (len(y),):
-            raise DataError(
-                f"NaturalColumn needs one value a row, shape [{len(y)}]; found shape {list(values.shape)}."
-            )
+            raise DataError(f"NaturalColumn needs one value a row, shape [{len(y)}]; found shape {list(values.shape)}.")
         names, owner = np.unique(values.astype(str), return_inverse=True)
         return tuple(names.tolist()), owner.astype(np.int64)
 
