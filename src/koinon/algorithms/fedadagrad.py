@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.aggregate.mean import Mean
-from koinon.algorithms.assemble import sampler
+from koinon.algorithms.assemble import assemble
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
 from koinon.server.adaptive import Adaptive, SecondMoment
@@ -35,10 +34,8 @@ def fedadagrad(
     )
     server = Adaptive(
         second_moment=SecondMoment.ADAGRAD,
-        learning_rate=float(server_learning_rate),
-        beta_1=float(beta_1),
-        tau=float(tau),
+        learning_rate=server_learning_rate,
+        beta_1=beta_1,
+        tau=tau,
     )
-    return Algorithm(
-        name="fedadagrad", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
-    )
+    return assemble("fedadagrad", work, server, cohort, channel)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.aggregate.mean import Mean
-from koinon.algorithms.assemble import sampler
+from koinon.algorithms.assemble import assemble
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
 from koinon.server.adaptive import Adaptive, SecondMoment
@@ -36,11 +35,9 @@ def fedadam(
     )
     server = Adaptive(
         second_moment=SecondMoment.ADAM,
-        learning_rate=float(server_learning_rate),
-        beta_1=float(beta_1),
-        beta_2=float(beta_2),
-        tau=float(tau),
+        learning_rate=server_learning_rate,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        tau=tau,
     )
-    return Algorithm(
-        name="fedadam", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
-    )
+    return assemble("fedadam", work, server, cohort, channel)

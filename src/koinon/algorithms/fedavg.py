@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.aggregate.mean import Mean
-from koinon.algorithms.assemble import sampler
+from koinon.algorithms.assemble import assemble
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
 from koinon.server.average import Average
@@ -34,6 +33,4 @@ def fedavg(
         optimizer=step or Sgd(), epochs=epochs, batch_size=batch_size, steps=steps, schedule=schedule or Constant()
     )
     server = Average(server_learning_rate, server_momentum)
-    return Algorithm(
-        name="fedavg", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
-    )
+    return assemble("fedavg", work, server, cohort, channel)

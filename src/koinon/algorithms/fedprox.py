@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.aggregate.mean import Mean
-from koinon.algorithms.assemble import sampler
+from koinon.algorithms.assemble import assemble
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
 from koinon.server.average import Average
@@ -34,9 +33,7 @@ def fedprox(
         batch_size=batch_size,
         steps=steps,
         schedule=schedule or Constant(),
-        corrections=(Proximal(float(mu)),),
+        corrections=(Proximal(mu),),
     )
     server = Average()
-    return Algorithm(
-        name="fedprox", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
-    )
+    return assemble("fedprox", work, server, cohort, channel)

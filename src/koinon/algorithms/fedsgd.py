@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.aggregate.mean import Mean
-from koinon.algorithms.assemble import sampler
+from koinon.algorithms.assemble import assemble
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
 from koinon.server.average import Average
@@ -24,7 +23,5 @@ def fedsgd(
     ``batch_size`` only says in how large pieces a client computes its gradient, not what it is.
     """
     work = FullGradient(batch_size=batch_size, schedule=schedule or Constant())
-    server = Average(float(learning_rate))
-    return Algorithm(
-        name="fedsgd", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
-    )
+    server = Average(learning_rate)
+    return assemble("fedsgd", work, server, cohort, channel)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.aggregate.mean import Mean
-from koinon.algorithms.assemble import sampler
+from koinon.algorithms.assemble import assemble
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
 from koinon.server.adaptive import Adaptive, SecondMoment
@@ -26,7 +25,7 @@ def fedyogi(
     cohort: int | Sampler | None = None,
     channel: tuple[Transform, ...] = (),
 ) -> Algorithm:
-    """FedAvg with an adaptive server, whose second moment moves the second moment by the sign of its error, so that it grows no faster than the squares.
+    """FedAvg with an adaptive server, whose second moment changes by at most a mean update's squares.
 
     ``tau`` is how adaptive it is: smaller is more. The other arguments are those of
     :func:`~koinon.algorithms.fedavg.fedavg`.
@@ -36,11 +35,9 @@ def fedyogi(
     )
     server = Adaptive(
         second_moment=SecondMoment.YOGI,
-        learning_rate=float(server_learning_rate),
-        beta_1=float(beta_1),
-        beta_2=float(beta_2),
-        tau=float(tau),
+        learning_rate=server_learning_rate,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        tau=tau,
     )
-    return Algorithm(
-        name="fedyogi", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
-    )
+    return assemble("fedyogi", work, server, cohort, channel)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.aggregate.mean import Mean
-from koinon.algorithms.assemble import sampler
+from koinon.algorithms.assemble import assemble
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Sampler, Transform
 from koinon.errors import CompositionError
@@ -40,7 +39,5 @@ def scaffold(
         steps=steps,
         schedule=schedule or Constant(),
     )
-    server = Controlled(float(server_learning_rate))
-    return Algorithm(
-        name="scaffold", work=work, server=server, aggregator=Mean(), sampler=sampler(cohort), channel=channel
-    )
+    server = Controlled(server_learning_rate)
+    return assemble("scaffold", work, server, cohort, channel)

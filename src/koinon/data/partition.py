@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from koinon import keys
+from koinon.core.ranges import positive, whole
 from koinon.data.dataset import FederatedDataset, NumberedNames, as_arrays, assemble
-from koinon.errors import ConfigurationError, DataError
+from koinon.errors import DataError
 from koinon.tree import Array, leaves
 
 
@@ -47,7 +48,7 @@ class IID:
     clients: int
 
     def __post_init__(self) -> None:
-        _check_clients(self, self.clients)
+        whole(self, "clients")
 
     def deal(self, y: Array, key: Array) -> tuple[Sequence[str], Array]:
         """Return equal shares of a shuffle."""
@@ -68,8 +69,8 @@ class Dirichlet:
     at_least: int = 2
 
     def __post_init__(self) -> None:
-        _check_clients(self, self.clients)
-        _check_alpha(self, self.alpha)
+        whole(self, "clients", "at_least")
+        positive(self, "alpha")
 
     def deal(self, y: Array, key: Array) -> tuple[Sequence[str], Array]:
         """Return the first draw in which nobody is short."""
@@ -106,9 +107,7 @@ class Shards:
     shards: int = 2
 
     def __post_init__(self) -> None:
-        _check_clients(self, self.clients)
-        if self.shards < 1:
-            raise ConfigurationError(f"Shards.shards must be a whole number from 1; found {self.shards!r}.")
+        whole(self, "clients", "shards")
 
     def deal(self, y: Array, key: Array) -> tuple[Sequence[str], Array]:
         """Return the pieces dealt out at random."""
@@ -133,8 +132,8 @@ class QuantitySkew:
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_clients(self, self.clients)
-        _check_alpha(self, self.alpha)
+        whole(self, "clients")
+        positive(self, "alpha")
 
     def deal(self, y: Array, key: Array) -> tuple[Sequence[str], Array]:
         """Return one row for each client, and the others in the drawn proportions."""
@@ -197,16 +196,6 @@ def _labels(by: Any, y: Array) -> Array:
     if y.ndim == 2:
         return y[:, 0]
     raise DataError(f"{by} skews by label and needs one label a row; found labels of shape {list(y.shape[1:])} a row.")
-
-
-def _check_clients(by: Any, clients: int) -> None:
-    if not (isinstance(clients, int) and clients >= 1):
-        raise ConfigurationError(f"{type(by).__name__}.clients must be a whole number from 1; found {clients!r}.")
-
-
-def _check_alpha(by: Any, alpha: float) -> None:
-    if not alpha > 0:
-        raise ConfigurationError(f"{type(by).__name__}.alpha must be above 0; found {alpha!r}.")
 
 
 def _check_rows(by: Any, rows: int, needed: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from koinon import keys
+from koinon.core.ranges import whole
 from koinon.errors import ConfigurationError
 from koinon.tree import Array
 
@@ -31,8 +32,7 @@ class Uniform:
     size: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.size, int) and self.size >= 1):
-            raise ConfigurationError(f"Uniform.size must be a whole number from 1; found {self.size!r}.")
+        whole(self, "size")
 
     def cohort(self, population: int, key: Array) -> Array:
         """Return ``size`` distinct positions; costs O(size) unless a quarter of all are asked for."""

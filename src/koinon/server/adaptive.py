@@ -8,6 +8,7 @@ from enum import Enum
 import numpy as np
 
 from koinon import tree
+from koinon.core.ranges import positive, share
 from koinon.core.types import RoundFacts, Variables
 from koinon.server.average import moved
 from koinon.tree import Array, Tree
@@ -34,6 +35,10 @@ class Adaptive:
     beta_1: float = 0.9
     beta_2: float = 0.99
     tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        positive(self, "learning_rate", "tau")
+        share(self, "beta_1", "beta_2")
 
     def init(self, variables: Variables) -> Tree:
         """Return the model with its first moments, in float64."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from koinon import tree
+from koinon.core.ranges import positive, share
 from koinon.core.types import RoundFacts, Variables
 from koinon.tree import Array, Tree
 
@@ -26,6 +27,10 @@ class Average:
 
     learning_rate: float = 1.0
     momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive(self, "learning_rate")
+        share(self, "momentum")
 
     def init(self, variables: Variables) -> Tree:
         """Return the model, and a zero velocity if there is momentum."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from koinon import tree
+from koinon.core.ranges import positive
 from koinon.core.types import RoundFacts, Variables
 from koinon.server.average import moved
 from koinon.tree import Tree
@@ -19,6 +20,9 @@ class Controlled:
     """
 
     learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self, "learning_rate")
 
     def init(self, variables: Variables) -> Tree:
         """Return the model and a zero control variate."""

@@ -9,10 +9,9 @@ import numpy as np
 
 from koinon import tree
 from koinon.core.protocols import Model
+from koinon.core.ranges import positive, whole, whole_or_none
 from koinon.core.types import Batch, Metrics, Passes, Task, Update, Variables
-from koinon.errors import ConfigurationError
 from koinon.tree import Tree
-from koinon.work.optimizers import check_positive
 from koinon.work.schedules import Constant, LearningRateSchedule
 
 
@@ -31,11 +30,9 @@ class ControlledTraining:
     schedule: LearningRateSchedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
-        check_positive(self, "learning_rate")
-        for name in ("epochs", "batch_size", "steps"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ConfigurationError(f"ControlledTraining.{name} must be a whole number from 1; found {value!r}.")
+        positive(self, "learning_rate")
+        whole(self, "epochs")
+        whole_or_none(self, "batch_size", "steps")
 
     def passes(self) -> Passes:
         """Return the batches asked for."""

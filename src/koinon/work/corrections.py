@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from koinon import tree
+from koinon.core.ranges import not_negative
 from koinon.tree import Tree
 
 
@@ -24,6 +25,9 @@ class Proximal:
     """
 
     mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        not_negative(self, "mu")
 
     def correct(self, gradients: Tree, params: Tree, anchor: Tree) -> Tree:
         """Return the gradient of the loss with ``mu / 2 * |w - w_global|**2`` added."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from koinon import tree
 from koinon.core.protocols import Model
+from koinon.core.ranges import whole_or_none
 from koinon.core.types import Batch, Metrics, Passes, Task, Update, Variables
 from koinon.tree import Tree
 from koinon.work.schedules import Constant, LearningRateSchedule
@@ -22,6 +23,9 @@ class FullGradient:
 
     batch_size: int | None = 256
     schedule: LearningRateSchedule = field(default_factory=Constant)
+
+    def __post_init__(self) -> None:
+        whole_or_none(self, "batch_size")
 
     def passes(self) -> Passes:
         """Return one pass in the client's own order."""

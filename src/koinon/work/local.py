@@ -10,6 +10,7 @@ import numpy as np
 
 from koinon import tree
 from koinon.core.protocols import Model
+from koinon.core.ranges import whole, whole_or_none
 from koinon.core.types import Batch, Metrics, Passes, Task, Update, Variables
 from koinon.errors import ConfigurationError
 from koinon.tree import Tree
@@ -43,10 +44,12 @@ class LocalTraining:
     weighting: Weighting = Weighting.EXAMPLES
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "steps"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ConfigurationError(f"LocalTraining.{name} must be a whole number from 1; found {value!r}.")
+        if not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "apply")):
+            raise ConfigurationError(
+                f"LocalTraining.optimizer must be one of koinon's, such as sgd(0.1); found {self.optimizer!r}."
+            )
+        whole(self, "epochs")
+        whole_or_none(self, "batch_size", "steps")
 
     def passes(self) -> Passes:
         """Return the batches asked for."""

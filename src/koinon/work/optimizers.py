@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from koinon import tree
-from koinon.errors import ConfigurationError
+from koinon.core.ranges import positive, share
 from koinon.tree import Tree
 
 
@@ -29,7 +29,7 @@ class Sgd:
     learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
-        check_positive(self, "learning_rate")
+        positive(self, "learning_rate")
 
     def init(self, params: Tree) -> Tree:
         """Return nothing: SGD keeps no state."""
@@ -53,8 +53,8 @@ class Momentum:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        check_positive(self, "learning_rate")
-        check_share(self, "momentum")
+        positive(self, "learning_rate")
+        share(self, "momentum")
 
     def init(self, params: Tree) -> Tree:
         """Return zero velocity."""
@@ -80,8 +80,8 @@ class Adam:
     epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
-        check_positive(self, "learning_rate", "epsilon")
-        check_share(self, "beta_1", "beta_2")
+        positive(self, "learning_rate", "epsilon")
+        share(self, "beta_1", "beta_2")
 
     def init(self, params: Tree) -> Tree:
         """Return zero moments and a step count of zero."""
@@ -104,31 +104,15 @@ def sgd(learning_rate: float = 0.1, momentum: float = 0.0, nesterov: bool = Fals
     Sgd(learning_rate=0.05)
     """
     if momentum == 0.0:
-        return Sgd(float(learning_rate))
-    return Momentum(float(learning_rate), float(momentum), nesterov)
+        return Sgd(learning_rate)
+    return Momentum(learning_rate, momentum, nesterov)
 
 
 def momentum(learning_rate: float = 0.1, momentum: float = 0.9, nesterov: bool = False) -> Momentum:
     """Return gradient descent with momentum."""
-    return Momentum(float(learning_rate), float(momentum), nesterov)
+    return Momentum(learning_rate, momentum, nesterov)
 
 
 def adam(learning_rate: float = 0.001, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7) -> Adam:
     """Return Adam with Keras's defaults."""
-    return Adam(float(learning_rate), float(beta_1), float(beta_2), float(epsilon))
-
-
-def check_positive(record: Any, *fields: str) -> None:
-    """Raise ConfigurationError unless each field is a finite number above zero."""
-    for name in fields:
-        value = getattr(record, name)
-        if not (isinstance(value, float | int) and 0 < value < float("inf")):
-            raise ConfigurationError(f"{type(record).__name__}.{name} must be a number above 0; found {value!r}.")
-
-
-def check_share(record: Any, *fields: str) -> None:
-    """Raise ConfigurationError unless each field lies in [0, 1)."""
-    for name in fields:
-        value = getattr(record, name)
-        if not (isinstance(value, float | int) and 0 <= value < 1):
-            raise ConfigurationError(f"{type(record).__name__}.{name} must lie in [0, 1); found {value!r}.")
+    return Adam(learning_rate, beta_1, beta_2, epsilon)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from koinon.core.ranges import positive, share, whole
+
 
 class LearningRateSchedule(Protocol):
     """A factor on the client's learning rate, by round."""
@@ -30,6 +32,10 @@ class Exponential:
     decay: float = 0.99
     every: int = 1
 
+    def __post_init__(self) -> None:
+        positive(self, "decay")
+        whole(self, "every")
+
     def factor(self, round: int) -> float:
         """Return the power."""
         return float(self.decay ** ((round - 1) / self.every))
@@ -45,6 +51,11 @@ class Cosine:
     rounds: int
     floor: float = 0.0
     warm_up: int = 0
+
+    def __post_init__(self) -> None:
+        whole(self, "rounds")
+        whole(self, "warm_up", least=0)
+        share(self, "floor")
 
     def factor(self, round: int) -> float:
         """Return the height of the curve; ``floor`` after its end."""
