@@ -70,7 +70,8 @@ class JaxEngine:
         if job.following is not None:  # the program is still running: cut the next round's batches beside it
             tasks = job.following()
             self._ahead = tasks, cut(algorithm.work.passes(), data, job.purpose, tasks)
-        return _partial(job, *jax.tree.map(np.asarray, out), self._programs[key].metrics)
+        total, columns, kept = jax.tree.map(np.asarray, out)
+        return _partial(job, total, columns, kept, self._programs[key].metrics)
 
     def _cut(self, algorithm: Algorithm, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batches:
         """Return the batches, which may have been cut already."""
@@ -114,17 +115,14 @@ class _Program:
 
     def __call__(
         self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
-    ) -> tuple[Tree, dict[str, Array], Tree]:
-        """Return total, columns and states of a chunk."""
+    ) -> Any:
+        """Return total, columns and states of a chunk, still being computed."""
         if self._shapes is None:
             self._look(floats, broadcast, data, index, states)
         with jax.enable_x64(True):
-            index = jax.device_put(index)
             if not self._stepwise:
-                out = self._loop(floats, broadcast, data, index, states)
-            else:
-                out = self._by_steps(floats, broadcast, data, index, states, count)
-        return out
+                return self._loop(floats, broadcast, data, index, states)
+            return self._by_steps(floats, broadcast, data, index, states, count)
 
     @property
     def metrics(self) -> Tree:
@@ -135,9 +133,9 @@ class _Program:
     def _by_steps(
         self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
     ) -> Any:
-        starts, steps = np.asarray(index["starts"]), np.asarray(index["steps"])
+        starts, steps = index["starts"], index["steps"]
         room = self._room(index, states)
-        broadcast = jax.device_put(broadcast)
+        broadcast, index = jax.device_put((broadcast, index))
         for i in range(count):
             client = np.int32(i)
             carry = self._begin(floats, broadcast, index, client, states)
