@@ -48,7 +48,7 @@ class Quantise:
 
     def decode(self, payload: Tree, context: Context) -> Tree:
         """Return ``code * scale`` for every leaf."""
-        if isinstance(payload, Mapping) and payload.keys() == {"code", "scale"}:
+        if payload.keys() == {"code", "scale"} and not isinstance(payload["code"], Mapping):  # layers may be named so
             return payload["code"].astype("float32") * payload["scale"]
         return {name: self.decode(payload[name], context) for name in payload}
 

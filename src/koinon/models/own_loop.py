@@ -13,6 +13,7 @@ from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Dataset, Model
 from koinon.core.types import Batch, Metrics, Passes, Task, Update, Variables
 from koinon.errors import CompositionError, ModelError
+from koinon.exact import LARGEST_WEIGHT
 from koinon.metrics import EXAMPLES, LOSS
 from koinon.models.describe import describe_function
 from koinon.tree import Array, Tree
@@ -71,6 +72,11 @@ class OwnLoopModel:
         if not isinstance(result, tuple) or len(result) != 3:
             raise ModelError(f"train() must return (params, examples, metrics); found {type(result).__name__}.")
         trained, examples, means = result
+        if not (1 <= examples < LARGEST_WEIGHT and examples == int(examples)):
+            raise ModelError(
+                "train() must return how many examples its parameters count for, a whole number "
+                f"from 1 to {LARGEST_WEIGHT - 1}; found {examples!r}."
+            )
         if tree.names(trained) != tree.names(params):
             raise ModelError(
                 f"train() must return the parameters it was given, {list(tree.names(params))[:6]}; "

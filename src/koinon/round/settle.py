@@ -29,7 +29,8 @@ def merge(partials: Sequence[Partial]) -> Partial:
     total = first.total
     for partial in partials[1:]:
         total = exact.merge(total, partial.total)
-    metrics = {name: np.concatenate([p.rows.metrics[name] for p in partials]) for name in first.rows.metrics}
+    names = sorted({name for partial in partials for name in partial.rows.metrics})
+    metrics = {name: _column([p.rows for p in partials], name) for name in names}
     rows = Rows(
         np.concatenate([p.rows.clients for p in partials]),
         np.concatenate([p.rows.weights for p in partials]),
@@ -39,6 +40,14 @@ def merge(partials: Sequence[Partial]) -> Partial:
     )
     states = tree.map(lambda *x: np.concatenate([np.asarray(y) for y in x]), *(p.states for p in partials))
     return Partial(total, sum(p.weight for p in partials), rows, states)
+
+
+def _column(chunks: Sequence[Rows], name: str) -> Array:
+    """Return one metric of all chunks; a chunk whose clients had no example to judge counts as zeros."""
+    known = next(rows.metrics[name] for rows in chunks if name in rows.metrics)
+    return np.concatenate(
+        [rows.metrics.get(name, np.zeros((len(rows), *known.shape[1:]), known.dtype)) for rows in chunks]
+    )
 
 
 def settle(algorithm: Algorithm, partial: Partial, names: Sequence[str]) -> Tree:
