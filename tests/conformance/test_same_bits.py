@@ -65,3 +65,23 @@ def test_another_seed_is_another_model() -> None:
         return kn.fit(apps.model(), apps.clients(), apps.algorithm(), stop=STOP, seed=seed, progress=False).digest
 
     assert seeded(1) == seeded(1) != seeded(2)
+
+
+TYPED_IN = """
+import jax.numpy as jnp, numpy as np, koinon as kn
+draw = np.random.default_rng(0)
+clients = {name: (draw.normal(size=(20, 3)), draw.normal(size=20)) for name in "abc"}
+def init(key): return {"w": jnp.zeros(3)}
+def loss(params, x, y): return (x @ params["w"] - y) ** 2
+run = kn.fit(kn.FunctionModel(init, loss), clients, stop=kn.Stop(rounds=2), runtime="processes", workers=2, progress=False)
+print(run.rounds)
+"""
+
+
+def test_functions_typed_into_a_prompt_or_a_notebook_reach_the_workers() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    out = subprocess.run(
+        [sys.executable, "-"], input=TYPED_IN, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.strip() == "2"
