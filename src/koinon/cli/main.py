@@ -84,6 +84,10 @@ def main() -> None:
         _end(f"Error: {error}", Exit.USAGE)
     except KoinonError as error:
         _end(f"Error: {error}", Exit.FAILED)
+    except ModuleNotFoundError as error:
+        if error.name not in ("jax", "jaxlib"):
+            raise
+        _end("Error: this command computes with JAX, which is not installed. Run: pip install 'koinon[jax]'", Exit.FAILED)
 
 
 def _end(message: str, status: Exit) -> None:
