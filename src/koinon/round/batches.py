@@ -6,7 +6,7 @@ batch is filled with the client's own first rows, and ``valid`` says how many co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def cut(passes: Passes, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batche
     if purpose is Purpose.TRAIN and len(counts) and counts.min() < 1:
         name = data.names[int(tasks.clients[int(np.argmin(counts))])]
         raise DataError(f"Client {name!r} has no examples to train on. Give it some, or leave it out.")
-    size = passes.batch_size or _largest(data, purpose)
+    size = _batch_size(passes, data, purpose)
     steps = step_counts(passes, counts)
     per_epoch = np.maximum(-(-counts // size), 1)
     epochs = -(-steps // per_epoch)  # a fixed number of steps may end within an epoch
@@ -60,10 +60,16 @@ def cut(passes: Passes, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batche
     return Batches(rows, valid, starts.astype(np.int32), steps.astype(np.int32), counts.astype(np.int32))
 
 
-def _largest(data: Dataset, purpose: Purpose) -> int:
-    """Return the examples of the largest client of all: of the largest of a chunk, and the chunk would show."""
+def _batch_size(passes: Passes, data: Dataset, purpose: Purpose) -> int:
+    """Return the rows of a batch: the same for any chunk, so the largest client of all counts where one does.
+
+    Judging reads few examples of each of many clients: a batch has no more rows than the largest can fill.
+    """
+    if purpose is Purpose.TRAIN and passes.batch_size:
+        return passes.batch_size
     _, counts = data.span(np.arange(len(data)), held_out=purpose is Purpose.EVALUATE)
-    return int(np.max(counts, initial=1))
+    largest = batch_size(replace(passes, batch_size=None), counts)
+    return min(passes.batch_size or largest, largest)
 
 
 def _order(passes: Passes, client_keys: Array, counts: Array, epochs: Array) -> Array:
