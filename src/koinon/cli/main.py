@@ -87,7 +87,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("jax", "jaxlib"):
             raise
-        _end("Error: this command computes with JAX, which is not installed. Run: pip install 'koinon[jax]'", Exit.FAILED)
+        _end("Error: this computes with JAX, which is not installed. Run: pip install 'koinon[jax]'", Exit.FAILED)
 
 
 def _end(message: str, status: Exit) -> None:
