@@ -16,6 +16,7 @@ from importlib import resources
 import numpy as np
 
 from koinon.data.dataset import FederatedDataset, assemble
+from koinon.errors import DataError
 from koinon.tree import Array
 
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
@@ -46,8 +47,10 @@ def heart(*, holdout: float = 0.34, seed: int = 0, scaled_by: Sequence[str] = HO
 
     The inputs are standardised by the mean and standard deviation over the training patients of the
     hospitals in ``scaled_by``. These follow from three sums that each of them can send instead of its records:
-    how many patients, the sum of every input, the sum of its squares.
+    how many patients, the sum of every input, the sum of its squares. Raises DataError for a hospital that is none.
     """
+    if not scaled_by or not set(scaled_by) <= set(HOSPITALS):
+        raise DataError(f"scaled_by names some of the hospitals {', '.join(HOSPITALS)}; found {list(scaled_by)}.")
     every = hospitals()
     sizes = np.array([len(hospital.y) for hospital in every])
     x, y = np.concatenate([h.x for h in every]), np.concatenate([h.y for h in every])
