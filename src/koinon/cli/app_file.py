@@ -62,7 +62,7 @@ def change(app: App, changes: Sequence[str]) -> tuple[App, Callable[[Algorithm],
     """Return the app with its own fields changed, and what to do to its algorithm.
 
     Each change is ``field=value``, e.g. ``stop.rounds=5``, ``work.epochs=2`` (a field of the algorithm),
-    ``channel.0.bound=1.0``. Raises ConfigurationError naming the nearest field for an unknown one.
+    ``channel.0.norm=1.0``. Raises ConfigurationError naming the nearest field for an unknown one.
     """
     inner: list[tuple[str, str]] = []
     for text in changes:
