@@ -7,34 +7,19 @@ opening of Shakespeare's Coriolanus beside this file: enough to see it run, not 
 """
 
 import os
-from collections import defaultdict
 from pathlib import Path
 
 import keras
-import numpy as np
 
 import koinon as kn
+from koinon.data.sources import speeches
 
 # Agreed on beforehand: counting the letters would need everybody's text in one place.
-LETTERS = "\n !\"&'(),-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz"
-WINDOW = 40
+LETTERS = "\n" + "".join(chr(code) for code in range(ord(" "), ord("~") + 1))
 
-
-def speakers(text):
-    """Return each speaker's windows of letters, and for each letter the one after it."""
-    lines = defaultdict(str)
-    for speech in text.split("\n\n"):
-        name, _, words = speech.strip().partition(":\n")
-        lines[name] += words + "\n"
-    found = {}
-    for name, words in lines.items():
-        code = np.array([LETTERS.find(letter) for letter in words if letter in LETTERS], "int32")
-        count = (len(code) - 1) // WINDOW
-        if count >= 2:  # one to train on, one to be judged on
-            rows = np.arange(count)[:, None] * WINDOW + np.arange(WINDOW)
-            found[name] = (code[rows], code[rows + 1])
-    return found
-
+play = speeches(
+    os.environ.get("TEXT", Path(__file__).parent / "data" / "coriolanus.txt"), window=40, vocabulary=LETTERS
+)
 
 model = keras.Sequential(
     [
@@ -45,13 +30,10 @@ model = keras.Sequential(
 )
 model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
-path = Path(os.environ.get("TEXT", Path(__file__).parent / "data" / "coriolanus.txt"))
-clients = speakers(path.read_text(encoding="utf-8"))
-
 app = kn.App(
     model=model,
-    clients=clients,
-    algorithm=kn.fedadam(kn.sgd(1.0), server_learning_rate=0.02, batch_size=8, cohort=min(10, len(clients))),
+    clients=play.clients,
+    algorithm=kn.fedadam(kn.sgd(1.0), server_learning_rate=0.02, batch_size=8, cohort=min(10, len(play.clients))),
     stop=kn.Stop(rounds=30, patience=5),
     evaluation=kn.Evaluation(clients=20),
 )
