@@ -117,7 +117,7 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
     finally:
         with_runtime.close()
     broadcast = plan.algorithm.server.broadcast(plan.algorithm.server.init(variables))
-    sizes = {name: int(leaf.size) for name, leaf in tree.items({n: broadcast[n] for n in ("params", "state")})}
+    sizes = {name: int(leaf.size) for name, leaf in tree.items(broadcast)}  # an update has the same shape
     largest = plan.algorithm.sampler.largest(len(plan.data))
     payload, steps = 4 * sum(sizes.values()), []
     for place, (name, wire) in enumerate(plan.algorithm.wires()):
@@ -128,7 +128,7 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         "algorithm": plan.algorithm.name,
         "clients": len(plan.data),
         "largest_cohort": largest,
-        "parameters": sum(sizes.values()),
+        "parameters": tree.size({name: broadcast[name] for name in ("params", "state")}),
         "down_bytes": tree.size_bytes(broadcast),
         "wire": steps,
         "server_bytes": 8 * sum(sizes.values()) + tree.size_bytes(broadcast),
