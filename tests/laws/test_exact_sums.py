@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from koinon import exact, tree
+from koinon.aggregate.exact_jax import ExactSum
 from koinon.core.types import Rows
 from koinon.round.settle import absorb, merge
 from koinon.tree import Tree
@@ -99,6 +100,30 @@ def test_jax_and_numpy_convert_to_the_same_integers(x, weight: int) -> None:
         compiled = jax.jit(exact.convert)(jnp.asarray(x), jnp.float32(weight))
         assert compiled.dtype == jnp.int64
     np.testing.assert_array_equal(np.asarray(compiled), exact.convert(x, np.float32(weight)))
+
+
+@given(clients, st.integers(1, 20))
+def test_the_compiled_sum_is_that_of_numpy_refusals_included(group, cohort: int) -> None:
+    group = [*group, (1, 1e30, 1), (2, np.inf, 3)]  # somebody always has to be refused
+    compiled, total, weight = ExactSum(update(0, 1.0), cohort), exact.zero(update(0, 1.0)), 0
+    for seed, size, n in group:
+        value = update(seed, size)
+        verdicts = absorb(total, value, n, cohort)
+        np.testing.assert_array_equal(compiled.absorb(value, n), verdicts)
+        weight += n if verdicts.all() else 0
+    found, summed = compiled.finish()
+    assert summed == weight
+    assert same(found, total)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**15 - 1, 2**15, 3 * 2**15 + 5])
+def test_the_compiled_sum_takes_leaves_of_any_size(size: int) -> None:
+    x = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    compiled, total = ExactSum({"x": x}, 3), exact.zero({"x": x})
+    for weight in (1, 70):
+        exact.accumulate(total, {"x": x}, weight)
+        assert compiled.absorb({"x": x}, weight).all()
+    np.testing.assert_array_equal(compiled.finish()[0]["x"], total["x"])
 
 
 def test_ties_round_to_the_even_integer() -> None:

@@ -60,7 +60,9 @@ def _leaf(total: Array, value: Array, weight: Any) -> tuple[Array, Array]:
         into = jax.lax.dynamic_update_slice(into, old + exact.convert(part, weight), (i * _BLOCK,))
         return into, square + jnp.vdot(part, part)
 
-    flat, square = jax.lax.fori_loop(jnp.int32(0), jnp.int32(blocks), block, (flat, jnp.float32(0)))
+    square = jnp.float32(0)
+    if blocks:
+        flat, square = jax.lax.fori_loop(jnp.int32(0), jnp.int32(blocks), block, (flat, square))
     rest = x[blocks * _BLOCK :]
     flat = flat.at[blocks * _BLOCK :].add(exact.convert(rest, weight))
     return flat.reshape(total.shape), square + jnp.vdot(rest, rest)
