@@ -82,7 +82,7 @@ class JaxEngine:
     def _grow(self, key: Any, algorithm: Algorithm, data: Dataset, job: Job, batches: Batches) -> tuple[int, int]:
         """Return room for clients and batches: enough for any cohort of this size, never less than before."""
         clients, steps = self._capacity.get(key, (0, 0))
-        if job.cohort > clients:
+        if max(1, job.cohort) > clients:  # a cohort may be empty, an array of clients may not
             clients = min(1 << max(0, job.cohort - 1).bit_length(), len(data))
             passes = algorithm.work.passes()
             _, counts = data.span(np.arange(len(data)), held_out=job.purpose is Purpose.EVALUATE)
