@@ -192,10 +192,17 @@ def as_arrays(value: Any, whose: str) -> Tree:
             f"The data of {whose} has type {array.dtype}, and a model takes numbers. "
             "Encode text and categories as numbers first."
         )
-    narrow = {"f": np.float32, "b": np.float32}
-    if array.dtype.kind in narrow:
-        return np.ascontiguousarray(array, narrow[array.dtype.kind])
-    return np.ascontiguousarray(array, np.int32 if array.dtype.itemsize > 2 else array.dtype)
+    if array.dtype.kind in "fb":
+        with np.errstate(over="ignore"):  # what becomes infinite is refused with its client's name
+            return np.ascontiguousarray(array, np.float32)
+    if array.dtype.itemsize <= 2:
+        return np.ascontiguousarray(array)
+    if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+        raise DataError(
+            f"The data of {whose} holds whole numbers beyond 32 bits ({array.min()} to {array.max()}). "
+            "Number such things from 0, or give real numbers."
+        )
+    return np.ascontiguousarray(array, np.int32)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
