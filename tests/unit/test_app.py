@@ -152,6 +152,10 @@ def empty_client() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {**apps.clients(), "nobody": (np.zeros((0, 5), np.float32), np.zeros(0, np.float32))}
 
 
+def no_clients() -> dict[str, object]:
+    return {}
+
+
 @pytest.mark.parametrize(
     ("clients", "says"),
     [
@@ -159,7 +163,7 @@ def empty_client() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         (other_shape, r"'client-4' has x float32\[3\], y float32\[\]"),
         (other_type, r"'client-4' has x int32\[5\]"),
         (empty_client, "'nobody' has no examples"),
-        (dict, "without entries"),
+        (no_clients, "without entries"),
         (lambda: [1, 2], "Clients were asked for as a dict"),
         (lambda: {"a": "text"}, "must be a pair"),
     ],
