@@ -31,7 +31,7 @@ def share(record: Any, *fields: str) -> None:
 def whole(record: Any, *fields: str, least: int = 1) -> None:
     """Raise ConfigurationError unless each field is a whole number from ``least``."""
     wanted = f"a whole number from {least}"
-    _keep(record, fields, int, lambda value: isinstance(value, Integral) and value >= least, wanted)
+    _keep(record, fields, int, lambda value: isinstance(value, Integral) and int(value) >= least, wanted)
 
 
 def whole_or_none(record: Any, *fields: str) -> None:
@@ -40,7 +40,7 @@ def whole_or_none(record: Any, *fields: str) -> None:
 
 
 def _keep(
-    record: Any, fields: tuple[str, ...], kind: type[float | int], fits: Callable[[Any], bool], wanted: str
+    record: Any, fields: tuple[str, ...], kind: Callable[[Any], float], fits: Callable[[Any], bool], wanted: str
 ) -> None:
     for name in fields:
         value = getattr(record, name)
