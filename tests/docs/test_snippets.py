@@ -13,7 +13,9 @@ import click
 import pages
 import pytest
 
+from koinon.cli.exit_status import Exit
 from koinon.cli.main import cli
+from koinon.runtimes.environment import settings
 
 CHINESE = pages.ROOT / "README.zh.md"  # its code is the English one's, which a test below holds
 WITH_CODE = [
@@ -27,23 +29,25 @@ def _name(page: Path) -> str:
     return str(page.relative_to(pages.ROOT))
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the environment of koinon's own processes, with a cache of compiled programs that the pages share."""
+    path = os.pathsep.join([str(pages.ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return settings({**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path, "XDG_CACHE_HOME": cache})
+
+
 @pytest.mark.parametrize("page", WITH_CODE, ids=_name)
-def test_the_snippets_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
+def test_the_snippets_of_a_page_run_in_order(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     script = tmp_path / f"{page.stem}.py"
     script.write_text(pages.program(page), encoding="utf-8")
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "NPROC": "1",
-        "PYTHONPATH": os.pathsep.join([str(pages.ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
-    }
     done = subprocess.run(
         [sys.executable, script],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, f"{_name(page)}:\n{done.stderr[-3000:]}"
@@ -57,6 +61,14 @@ def test_every_command_shown_exists(page: Path) -> None:
         command: click.Command = cli if name is None else cli.commands[name]
         known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
         assert set(options) <= known, f"{_name(page)}:{line}: {sorted(set(options) - known)} of koinon {name}"
+
+
+def test_every_command_option_and_exit_status_is_documented() -> None:
+    text = (pages.ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    options = {option for command in cli.commands.values() for p in command.params for option in p.opts}
+    assert [name for name in cli.commands if f"`koinon {name}" not in text] == []
+    assert [option for option in options if option.startswith("-") and f"`{option}" not in text] == []
+    assert [status for status in Exit if f"| {status.value} | {status.name} |" not in text] == []
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=_name)
