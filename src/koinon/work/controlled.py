@@ -66,7 +66,9 @@ class ControlledTraining:
     def finish(self, task: Task, broadcast: Tree, carry: dict[str, Any]) -> tuple[Update, Tree]:
         """Return the changes of the model and of the control variate, and the new variate to keep."""
         change = tree.subtract(carry["params"], broadcast["params"])
-        per_step = 1 / (carry["steps"] * carry["rate"])
+        walked = carry["steps"] * carry["rate"]
+        # A schedule may end at a rate of 0, where nothing changes and the quotient must not be 0 / 0.
+        per_step = 1 / tree.namespace(walked).maximum(walked, np.float32(1e-30))
         # c_k+ - c_k = -c + (x - y) / (K * rate), and -correction = c_k - c.
         moved = tree.map(lambda c, d: -c - d * per_step, broadcast["control"], change)
         own = tree.map(lambda correction, d: -correction - d * per_step, carry["correction"], change)
