@@ -6,10 +6,11 @@ import pytest
 pytest.importorskip("jax")
 
 from koinon import exact, tree
-from koinon.aggregate.exact_jax import _BLOCK, ExactSum
+from koinon.aggregate.exact_jax import ExactSum
 from koinon.round.settle import absorb
 
 COHORT = 50
+_BLOCK = exact._BLOCK  # numpy adds in blocks of this size
 
 
 def update(seed: int, sizes: dict[str, tuple[int, ...]]) -> tree.Tree:

@@ -1,4 +1,4 @@
-"""The exact sum compiled: check, convert and add one update in as few passes as XLA makes of them."""
+"""The exact sum compiled: convert and add one update in one pass, check it in another, undo it if refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 
 from koinon import exact, tree
 from koinon.tree import Array, Tree
-
-_BLOCK = 1 << 15
 
 
 class ExactSum:
@@ -43,29 +41,8 @@ class ExactSum:
 
 @partial(jax.jit, donate_argnums=0)
 def _add(total: Tree, value: Tree, weight: Any, bound: Any) -> tuple[Tree, Array]:
-    """Add in blocks that stay in cache, so that the check reads what the sum has just read."""
-    pairs = tree.map(lambda t, x: _leaf(t, x, weight), total, value)
-    squares = [pair[1] for pair in tree.leaves(pairs)]
-    return tree.map(lambda pair: pair[0], pairs), jnp.stack(squares) <= bound * bound
-
-
-def _leaf(total: Array, value: Array, weight: Any) -> tuple[Array, Array]:
-    flat, x = total.reshape(-1), value.reshape(-1)
-    blocks = x.size // _BLOCK
-
-    def block(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        into, square = carry
-        part = jax.lax.dynamic_slice(x, (i * _BLOCK,), (_BLOCK,))
-        old = jax.lax.dynamic_slice(into, (i * _BLOCK,), (_BLOCK,))
-        into = jax.lax.dynamic_update_slice(into, old + exact.convert(part, weight), (i * _BLOCK,))
-        return into, square + jnp.vdot(part, part)
-
-    square = jnp.float32(0)
-    if blocks:
-        flat, square = jax.lax.fori_loop(jnp.int32(0), jnp.int32(blocks), block, (flat, square))
-    rest = x[blocks * _BLOCK :]
-    flat = flat.at[blocks * _BLOCK :].add(exact.convert(rest, weight))
-    return flat.reshape(total.shape), square + jnp.vdot(rest, rest)
+    added = tree.map(lambda t, x: t + exact.convert(x, weight), total, value)
+    return added, jnp.stack(exact.acceptable(value, bound))
 
 
 @partial(jax.jit, donate_argnums=0)
