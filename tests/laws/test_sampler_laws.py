@@ -45,7 +45,7 @@ def chi_square(counts: np.ndarray, expected: float) -> float:
 
 
 def test_every_client_is_drawn_equally_often() -> None:
-    population, rounds = 40, 4000
+    population, rounds = 40, 2000
     for size in (4, 30):  # the sparse way and the dense way
         counts = np.bincount(np.concatenate(draws(Uniform(size), population, rounds)), minlength=population)
         expected = rounds * size / population
@@ -55,7 +55,7 @@ def test_every_client_is_drawn_equally_often() -> None:
 
 
 def test_every_pair_of_clients_is_drawn_equally_often() -> None:
-    population, rounds = 9, 6000
+    population, rounds = 9, 2500
     for size in (2, 4):
         pairs = np.zeros((population, population), int)
         for cohort in draws(Uniform(size), population, rounds):

@@ -5,6 +5,7 @@ import pytest
 
 import apps
 import koinon as kn
+import linear
 from koinon.core.types import Partial, Rows
 from koinon.errors import DivergedError, ModelError
 from koinon.round.settle import merge, settle
@@ -35,24 +36,17 @@ def test_a_chunk_that_had_nothing_to_judge_counts_as_zeros(turned: bool) -> None
 
 @pytest.mark.parametrize("first", [True, False])
 def test_clients_too_small_to_hold_anything_out_are_not_judged(first: bool) -> None:
-    """Two reference workers, of which one gets only such clients."""
-    whole = apps.clients(3)
-    tiny = {f"tiny-{i}": (x[:1], y[:1]) for i, (x, y) in enumerate(apps.clients(9).values())}
+    """Two workers of the plain loop, of which one gets only such clients."""
+    whole = linear.clients((5, 6, 7))
+    tiny = {f"tiny-{i}": own for i, own in enumerate(linear.clients((1,) * 9).values())}
     mixed = {**tiny, **whole} if first else {**whole, **tiny}
     runs = [
-        kn.fit(
-            apps.model(),
-            mixed,
-            stop=kn.Stop(rounds=1),
-            engine="reference",
-            runtime=runtime,
-            workers=workers,
-            progress=False,
-        )
+        kn.fit(linear.LinearModel(), mixed, stop=kn.Stop(rounds=1), runtime=runtime, workers=workers, progress=False)
         for runtime, workers in (("local", None), ("processes", 2))
     ]
     assert runs[0].digest == runs[1].digest
     assert runs[0].metrics == runs[1].metrics
+    assert "loss" in runs[0].metrics
     assert set(runs[0].clients) == set(whole)
 
 
