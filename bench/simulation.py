@@ -136,13 +136,20 @@ def timed(turn: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(turns: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Return every turn's minimum; they take turns, so a busy moment of the machine meets all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
+def interleaved(turns: dict[str, Callable[[], None]], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return every turn's minimum in wall seconds and in this process's CPU seconds.
+
+    They take turns, so a busy moment of the machine meets all of them. CPU seconds leave out the waiting for a
+    core that others use, but count what two threads do at once twice, and nothing of other processes.
+    """
+    wall: dict[str, list[float]] = {name: [] for name in turns}
+    busy: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
-            seconds[name].append(timed(turn))
-    return {name: min(each) for name, each in seconds.items()}
+            began = time.process_time()
+            wall[name].append(timed(turn))
+            busy[name].append(time.process_time() - began)
+    return {name: min(each) for name, each in wall.items()}, {name: min(each) for name, each in busy.items()}
 
 
 def memory() -> float:
@@ -167,7 +174,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         turns["torch"] = torch_loop(work)
     for turn in turns.values():
         turn()
-    best = interleaved(turns, chosen.rounds)
+    best, busy = interleaved(turns, chosen.rounds)
     digest = rounds.digest
     runtime.close()
     out = {
@@ -175,6 +182,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "seconds_per_round": best["koinon"],
         "no_fl_seconds_per_round": best["plain"],
         "ratio": best["koinon"] / best["plain"],
+        "cpu_ratio": busy["koinon"] / busy["plain"] if chosen.workers == 1 else None,
         "workers": chosen.workers,
         "engine": chosen.engine,
         "first_round_seconds": first,
