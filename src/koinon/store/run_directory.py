@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,14 +62,14 @@ class RunDirectory:
 
         Raises StoreError if another process has it, if it holds something else, or if the identity differs.
         """
-        lock = _locked(folder)
-        try:
+        with ExitStack() as undo:
+            lock = _locked(folder)
+            undo.callback(os.close, lock)
             database = _database(folder)
+            undo.callback(database.close)
             self = cls(folder, database, lock)
             self._identify(json.loads(json.dumps(identity)))
-        except BaseException:
-            os.close(lock)
-            raise
+            undo.pop_all()
         return self
 
     @classmethod
@@ -77,9 +77,11 @@ class RunDirectory:
         """Open a run to look at it, also while another process writes it."""
         if not (folder / JOURNAL).is_file():
             raise StoreError(f"{folder} holds no run: there is no {JOURNAL} in it. Name a folder given to --out.")
-        with _speaking(folder):
+        with _speaking(folder), ExitStack() as undo:
             database = sqlite3.connect(f"file:{folder / JOURNAL}?mode=ro", uri=True, isolation_level=None)
+            undo.callback(database.close)
             database.execute("SELECT * FROM about").fetchall()
+            undo.pop_all()
         return cls(folder, database, -1)
 
     def commit(self, checkpoint: Checkpoint) -> None:
@@ -216,8 +218,9 @@ _OWN = frozenset({JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "blobs", "lock", 
 
 
 def _database(folder: Path) -> sqlite3.Connection:
-    with _speaking(folder):
+    with _speaking(folder), ExitStack() as undo:
         database = sqlite3.connect(folder / JOURNAL, isolation_level=None, timeout=30)
+        undo.callback(database.close)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("BEGIN IMMEDIATE")
@@ -225,6 +228,7 @@ def _database(folder: Path) -> sqlite3.Connection:
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
         database.execute("COMMIT")
+        undo.pop_all()
     return database
 
 
