@@ -15,5 +15,7 @@ ROOT = HERE.parents[1]
 def test_the_face_is_typed_and_mistakes_are_seen() -> None:
     files = [str(HERE / name) for name in ("face.py", "mistakes.py")]
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), *files]
-    done = subprocess.run(command, cwd=ROOT, env={"MYPYPATH": str(ROOT / "src")}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env={"MYPYPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

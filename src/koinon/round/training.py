@@ -147,7 +147,7 @@ class FederatedTraining:
         return replace(state, phase=Purpose.TRAIN)
 
     def _watched(self, state: State) -> State:
-        if not state.figures:
+        if not state.rows:  # nobody took part, so nothing has changed
             return state
         watch = state.watch.seen(self.stop, state.round, state.figures)
         best = state.best
@@ -160,12 +160,19 @@ class FederatedTraining:
         data = self.plan.data if state.phase is Purpose.EVALUATE else self.plan.test
         assert data is not None
         clients = np.arange(len(data), dtype=np.int64)
-        cap = self.evaluation.clients
-        if state.phase is Purpose.EVALUATE and cap is not None and cap < len(data):
-            key = keys.fold(keys.root(self.seed), keys.Purpose.JUDGES.value, state.round)
-            clients = np.sort(np.argsort(keys.bits(key, len(data)), kind="stable")[:cap]).astype(np.int64)
+        if state.phase is Purpose.EVALUATE:
+            clients = self._judges(data, clients, state.round)
         broadcast = dict(self.plan.algorithm.server.variables(state.server))
         return Job(state.phase, state.round, len(clients), broadcast, self._tasks(data, clients, state.round))
+
+    def _judges(self, data: Dataset, clients: Array, number: int) -> Array:
+        """Return those who hold examples out, or as many of them as are asked for."""
+        clients = clients[data.span(clients, held_out=True)[1] > 0]
+        cap = self.evaluation.clients
+        if cap is None or cap >= len(clients):
+            return clients
+        key = keys.fold(keys.root(self.seed), keys.Purpose.JUDGES.value, number)
+        return np.sort(clients[np.argsort(keys.bits(key, len(clients)), kind="stable")[:cap]])
 
     def _tasks(self, data: Dataset, clients: Array, number: int) -> Tasks:
         hashes = keys.name_hash([data.names[i] for i in clients.tolist()])

@@ -22,7 +22,7 @@ class MemoryStates:
         """Return the states of ``clients`` stacked ``[n, ...]``; ``initial`` for those who have none."""
         if not tree.leaves(initial):
             return initial
-        slots = np.array([self._slots.get(int(client), -1) for client in clients])
+        slots = np.array([self._slots.get(int(client), -1) for client in clients], np.int64)
 
         def rows(default: Array, table: Array | None = None) -> Array:
             out = np.empty((len(slots), *np.shape(default)), np.asarray(default).dtype)
@@ -44,7 +44,7 @@ class MemoryStates:
             self._slots.setdefault(int(client), len(self._slots))
         if self._table is None:
             self._table = tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), rows)
-        slots = np.array([self._slots[int(client)] for client in clients])
+        slots = np.array([self._slots[int(client)] for client in clients], np.int64)
         needed = len(self._slots)
 
         def write(table: Array, new: Array) -> Array:
