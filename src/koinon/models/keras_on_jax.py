@@ -8,12 +8,10 @@ they are.
 from __future__ import annotations
 
 import json
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from koinon.metrics import EXAMPLES, LOSS
 from koinon.models.keras_checks import check_labels, resolve_metric
 from koinon.models.keras_names import canonical, variable_names
 from koinon.models.keras_on_jax_optimizers import optimizer_of
+from koinon.models.keras_travel import cannot_travel, flat, own_objects, seeded
 from koinon.tree import Array, Tree
 from koinon.work.optimizers import Optimizer
 
@@ -62,16 +61,16 @@ class KerasModel:
         try:
             config = json.dumps(keras.saving.serialize_keras_object(model))
         except (NotImplementedError, TypeError, ValueError) as error:
-            raise _cannot_travel(model, error) from error
+            raise cannot_travel(model, error) from error
         weights = tuple(np.asarray(w) for w in model.get_weights()) if model.built and model.variables else None
         inputs, labels = (tree.map(lambda a: (a.shape[1:], a.dtype.name), part) for part in (data.x, data.y))
-        record = cls(config, weights, inputs, labels, _own_objects(model))
+        record = cls(config, weights, inputs, labels, own_objects(model))
         try:
             record._built  # noqa: B018 - rebuilt once here, so that what cannot travel is said here
         except ModelError:
             raise
         except Exception as error:
-            raise _cannot_travel(model, error) from error
+            raise cannot_travel(model, error) from error
         return record
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,37 +79,23 @@ class KerasModel:
 
     @cached_property
     def _built(self) -> _Built:
-        return _Built(self._rebuild(np.zeros(2, np.uint32)), self.inputs, self.labels)
+        return self._made(np.zeros(2, np.uint32))
 
     def init(self, key: Array) -> Variables:
         """Return the model's own weights, or weights drawn by ``key`` if it was never built."""
         if self.weights is not None:
             return self._built.variables()
-        return _Built(self._rebuild(key), self.inputs, self.labels).variables()
+        return self._made(key).variables()
 
     def grad(self, variables: Variables, batch: Batch) -> tuple[Tree, Tree, Metrics]:
         """Return the gradients of the masked mean loss and the penalties, the new state, and sums."""
-        import jax
-        import jax.numpy as jnp
-
-        examples = jnp.sum(batch.mask)
-
-        def mean_loss(params: Tree) -> tuple[Array, Tree]:
-            outputs, state, penalty = self._built.call(params, variables["state"], batch, training=True)
-            losses = self._built.losses(batch.y, outputs)
-            return jnp.sum(losses * batch.mask) / jnp.maximum(examples, 1.0) + penalty, state
-
-        (loss, state), gradients = jax.value_and_grad(mean_loss, has_aux=True)(variables["params"])
-        return gradients, state, {EXAMPLES: examples, LOSS: loss * examples}
+        result: tuple[Tree, Tree, Metrics] = self._run(_gradients, variables, batch)
+        return result
 
     def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
         """Return the sums of the loss and of every compiled metric."""
-        import jax.numpy as jnp
-
-        outputs, _, penalty = self._built.call(variables["params"], variables["state"], batch, training=False)
-        examples = jnp.sum(batch.mask)
-        loss = jnp.sum(self._built.losses(batch.y, outputs) * batch.mask) + penalty * examples
-        return {EXAMPLES: examples, LOSS: loss, **self._built.metric_sums(batch.y, outputs, batch.mask)}
+        sums: Metrics = self._run(_sums, variables, batch)
+        return sums
 
     def finish(self, sums: Metrics) -> dict[str, float]:
         """Return the mean loss and every metric's figure."""
@@ -135,7 +120,7 @@ class KerasModel:
 
     def trained(self, variables: Variables) -> Any:
         """Return a new Keras model with these variables, compiled like the one that was given."""
-        built = _Built(self._rebuild(np.zeros(2, np.uint32)), self.inputs, self.labels)
+        built = self._made(np.zeros(2, np.uint32))
         built.assign(variables)
         built.model.optimizer.build(built.model.trainable_variables)  # so that a saved file is whole
         return built.model
@@ -144,11 +129,41 @@ class KerasModel:
         """Return the architecture and what it was compiled with, without counters, weights or optimiser."""
         return {"kind": "keras", "config": canonical(json.loads(self.config)), "inputs": str(self.inputs)}
 
+    def _run(self, function: Callable[..., Any], variables: Variables, batch: Batch) -> Any:
+        """Call a function of the built model; for an engine that does not compile, a compiled batch at a time."""
+        import jax
+
+        arguments = {name: variables[name] for name in ("params", "state")}, batch.x, batch.y, batch.mask, batch.key
+        if isinstance(batch.mask, jax.core.Tracer):
+            return function(self._built, *arguments)
+        if function not in self._compiled:
+            self._compiled[function] = jax.jit(partial(function, self._built))
+        return self._compiled[function](*arguments)
+
+    @cached_property
+    def _compiled(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        return {}
+
+    def _made(self, key: Array) -> _Built:
+        """Return a new model with its names, loss and metrics.
+
+        It is made in a thread of its own. What Keras counts and JAX traces belongs to a thread: the user's names
+        go on where they were, and a worker may make its copy while it compiles the round that asks for it.
+        """
+        import keras
+
+        def make() -> _Built:
+            with keras.saving.custom_object_scope(dict(self.own)):
+                return _Built(self._rebuild(key), self.inputs, self.labels)
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(make).result()
+
     def _rebuild(self, key: Array) -> Any:
         """Return a new model; Python's generator, which Keras draws seeds from, is put back afterwards."""
         import keras
 
-        with _seeded(int(key[0]) << 32 | int(key[1])):
+        with seeded(int(key[0]) << 32 | int(key[1])):
             model = keras.saving.deserialize_keras_object(
                 json.loads(self.config), custom_objects=dict(self.own), safe_mode=False
             )
@@ -268,6 +283,28 @@ class _Built:
         return {name: make(given) for name in names}
 
 
+def _gradients(
+    built: _Built, variables: Variables, x: Tree, y: Tree, mask: Array, key: Array
+) -> tuple[Tree, Tree, Metrics]:
+    import jax
+
+    batch, examples = Batch(x, y, mask, key), mask.sum()
+
+    def mean_loss(params: Tree) -> tuple[Array, Tree]:
+        outputs, state, penalty = built.call(params, variables["state"], batch, training=True)
+        return (built.losses(y, outputs) * mask).sum() / examples.clip(1.0) + penalty, state
+
+    (loss, state), gradients = jax.value_and_grad(mean_loss, has_aux=True)(variables["params"])
+    return gradients, state, {EXAMPLES: examples, LOSS: loss * examples}
+
+
+def _sums(built: _Built, variables: Variables, x: Tree, y: Tree, mask: Array, key: Array) -> Metrics:
+    batch, examples = Batch(x, y, mask, key), mask.sum()
+    outputs, _, penalty = built.call(variables["params"], variables["state"], batch, training=False)
+    loss = (built.losses(y, outputs) * mask).sum() + penalty * examples
+    return {EXAMPLES: examples, LOSS: loss, **built.metric_sums(y, outputs, mask)}
+
+
 def _loss(given: Any) -> Callable[[Any, Any], Any]:
     """Return a loss as a function of labels and outputs that does not reduce over examples."""
     import keras
@@ -303,64 +340,11 @@ def _listed(given: Any, outputs: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if given is None:
         return []
     if isinstance(given, Mapping) and "class_name" not in given:
-        return [(name, item) for name, items in given.items() for item in _flat(items)]
+        return [(name, item) for name, items in given.items() for item in flat(items)]
     if len(outputs) > 1:
-        return [(name, item) for name, items in zip(outputs, given, strict=True) for item in _flat(items)]
-    return [(next(iter(outputs)), item) for item in _flat(given)]
-
-
-def _flat(items: Any) -> Iterator[Any]:
-    if items is None:
-        return
-    if isinstance(items, list | tuple):
-        for item in items:
-            yield from _flat(item)
-    else:
-        yield items
+        return [(name, item) for name, items in zip(outputs, given, strict=True) for item in flat(items)]
+    return [(next(iter(outputs)), item) for item in flat(given)]
 
 
 def _sum_name(metric: str, place: int) -> str:
     return f"{metric} sum {place}"
-
-
-def _own_objects(model: Any) -> dict[str, Any]:
-    """Return the classes and functions that Keras could not find by itself in another process, by name."""
-    found: dict[str, Any] = {}
-    layers: Sequence[Any] = list(model._flatten_layers())
-    candidates = [type(layer) for layer in layers]
-    for layer in layers:
-        candidates += [value for value in vars(layer).values() if callable(value) and hasattr(value, "__module__")]
-    compiled = getattr(model, "_compile_metrics", None)
-    given = [model.loss, getattr(compiled, "_user_metrics", None)]
-    for item in _flat([list(part.values()) if isinstance(part, Mapping) else part for part in given]):
-        candidates.append(item if callable(item) and hasattr(item, "__name__") else type(item))
-    for item in candidates:
-        home = getattr(item, "__module__", None) or ""
-        if home.partition(".")[0] not in ("keras", "builtins", "jax", "tensorflow", "numpy") and hasattr(item, "__name__"):
-            package = getattr(item, "_keras_api_registered_name", None)
-            found[item.__name__] = item
-            if package:
-                found[str(package)] = item
-    return found
-
-
-def _cannot_travel(model: Any, error: Exception) -> ModelError:
-    """Say which layer cannot be rebuilt elsewhere, and what makes it so."""
-    own = sorted({type(layer).__name__ for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras")})
-    named = f" Its own layers are {', '.join(own)}." if own else ""
-    return ModelError(
-        f"The Keras model {model.name!r} cannot be rebuilt from its configuration in a worker process: "
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}.{named} "
-        "Give every layer of your own a get_config() that returns its constructor's arguments, and write it with "
-        "keras.ops so that it runs on JAX."
-    )
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    before = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before)
