@@ -97,6 +97,11 @@ def test_a_share_of_each_client_is_held_out_never_all(size: int, held: int) -> N
     assert sorted(train + judge) == Y[:size].tolist()
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+def test_something_is_left_to_train_on(size: int) -> None:
+    assert len(rows_of(kn.federate({"a": (X[:size], Y[:size])}, holdout=0.99), "a", held_out=False)) == 1
+
+
 def test_what_is_held_out_is_drawn_by_the_seed_and_the_clients_name() -> None:
     clients = {"a": (X, Y), "b": (X, Y)}
     data, again, other = (kn.federate(clients, holdout=0.5, seed=seed) for seed in (1, 1, 2))
