@@ -111,7 +111,7 @@ class _Program:
         self._loop = jax.jit(self._cohort, donate_argnums=4)
         self._begin = jax.jit(self._begin_client)
         self._step = jax.jit(self._step_client)
-        self._end = jax.jit(self._end_client, donate_argnums=6)
+        self._end = jax.jit(self._end_client, donate_argnums=5)
 
     def __call__(
         self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
@@ -134,14 +134,14 @@ class _Program:
         self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
     ) -> Any:
         starts, steps = index["starts"], index["steps"]
-        room = self._room(index, states)
+        room = self._room(index, jax.device_put(states))
         broadcast, index = jax.device_put((broadcast, index))
         for i in range(count):
             client = np.int32(i)
-            carry = self._begin(floats, broadcast, index, client, states)
+            carry = self._begin(floats, broadcast, index, client, room[2])
             for j in range(int(steps[i])):
                 carry = self._step(floats, carry, data, index, client, np.int32(starts[i] + j), np.int32(j))
-            room = self._end(floats, broadcast, index, client, carry, states, room)
+            room = self._end(floats, broadcast, index, client, carry, room)
         return room
 
     def _cohort(self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree) -> Any:
@@ -151,9 +151,9 @@ class _Program:
                     return self._step_client(floats, carry, data, index, i, index["starts"][i] + j, j)
 
             with jax.enable_x64(False):
-                carry = self._begin_client(floats, broadcast, index, i, states)
+                carry = self._begin_client(floats, broadcast, index, i, room[2])  # the argument itself would be copied
             carry = jax.lax.fori_loop(jnp.int32(0), index["steps"][i], step, carry)
-            return self._end_client(floats, broadcast, index, i, carry, states, room)
+            return self._end_client(floats, broadcast, index, i, carry, room)
 
         return jax.lax.fori_loop(jnp.int32(0), index["count"], client, self._room(index, states))
 
@@ -176,12 +176,12 @@ class _Program:
             return after, tree.add(seen, metrics) if tree.leaves(seen) else dict(metrics)
 
     def _end_client(
-        self, floats: Tree, broadcast: Tree, index: dict[str, Array], i: Array, carry: Any, states: Tree, room: Any
+        self, floats: Tree, broadcast: Tree, index: dict[str, Array], i: Array, carry: Any, room: Any
     ) -> Any:
         total, columns, kept = room
         with jax.enable_x64(False):
             task = _task(index, i)
-            state = tree.map(lambda x: x[i], states)
+            state = tree.map(lambda x: x[i], kept)
             reply, new = conclude(self._traced(floats), task, broadcast, state, *carry)
             weight = jnp.asarray(reply.weight, jnp.float32)
             verdicts = exact.acceptable(reply.value, exact.limit(task.cohort, weight))
