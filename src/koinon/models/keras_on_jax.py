@@ -24,6 +24,7 @@ from koinon.metrics import EXAMPLES, LOSS
 from koinon.models.keras_checks import check_labels, resolve_metric
 from koinon.models.keras_names import canonical, variable_names
 from koinon.models.keras_on_jax_optimizers import optimizer_of
+from koinon.models.keras_refusals import refuse_unless_it_adds, refuse_what_would_be_lost
 from koinon.models.keras_travel import cannot_travel, flat, own_objects, seeded
 from koinon.tree import Array, Tree
 from koinon.work.optimizers import Optimizer
@@ -71,6 +72,7 @@ class KerasModel:
             raise
         except Exception as error:
             raise cannot_travel(model, error) from error
+        refuse_what_would_be_lost(record._built.model)
         return record
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,6 +108,9 @@ class KerasModel:
     def check(self, data: Dataset) -> None:
         """Raise ModelError if outputs do not match labels, DataError for a label without an output."""
         check_labels(self._built.loss_objects, self._built.output_shapes, data)
+        for name, (output, metric) in self._built.metrics.items():
+            labels = data.y[output] if isinstance(data.y, Mapping) else data.y
+            refuse_unless_it_adds(name, metric, labels[:8], self._built.output_shapes[output])
 
     def computable_here(self) -> bool:
         """Return whether this process's Keras runs on JAX."""
@@ -187,7 +192,7 @@ class _Built:
         self.loss_objects = self._objects(compiled.get("loss"), _loss)
         weights = compiled.get("loss_weights")
         self._loss_weights = self._objects(weights, float) if weights else dict.fromkeys(self.loss_objects, 1.0)
-        self._metrics = _metrics(compiled, self.output_shapes, labels)
+        self.metrics = _metrics(compiled, self.output_shapes, labels)
         self.trainable = variable_names(model.trainable_variables), model.trainable_variables
         others = model.non_trainable_variables
         self._kept = [v for v in others if "float" in str(v.dtype) and not v.path.endswith(_SEED_STATE)]
@@ -234,7 +239,7 @@ class _Built:
         predictions = self._by_name(outputs, lambda x: x)
         for name, loss in self.loss_objects.items():
             labels = y[name] if isinstance(y, Mapping) else y
-            values = loss(labels, predictions[name])
+            values = loss(labels.astype("float32"), predictions[name])  # as Keras does: -y of a uint8 is no -y
             total = total + self._loss_weights[name] * values.reshape(values.shape[0], -1).mean(axis=-1)
         return total
 
@@ -244,7 +249,7 @@ class _Built:
 
         sums: dict[str, Array] = {}
         predictions = self._by_name(outputs, lambda x: x)
-        for name, (output, metric) in self._metrics.items():
+        for name, (output, metric) in self.metrics.items():
             labels = y[output] if isinstance(y, Mapping) else y
             start = [jnp.zeros(v.shape, jnp.float32) for v in metric.variables]
             after = metric.stateless_update_state(start, labels, predictions[output], sample_weight=mask)
@@ -256,7 +261,7 @@ class _Built:
         import keras
 
         figures = {}
-        for name, (_, metric) in self._metrics.items():
+        for name, (_, metric) in self.metrics.items():
             if _sum_name(name, 0) not in sums:
                 continue
             values = [np.asarray(sums[_sum_name(name, i)], np.float32) for i in range(len(metric.variables))]
