@@ -14,8 +14,10 @@ from koinon.data.dataset import FederatedDataset
 from koinon.metrics import EXAMPLES, LOSS
 from koinon.testing.comparison import copied, near, same
 from koinon.testing.samples import batch
+from koinon.tree import Array
 
 _ROWS, _COUNTED = 12, 4
+_STEP = 1e-2
 
 
 def check_model(model: Model, data: FederatedDataset, *, tolerance: float = 1e-4) -> None:
@@ -76,20 +78,31 @@ def _ignores_the_key(model: Model, variables: Variables, whole: Batch) -> bool:
 
 
 def _check_slope(model: Model, variables: Variables, whole: Batch) -> None:
-    """The mean loss must rise along the gradient by the gradient's own square."""
-    gradients = tree.to_numpy(model.grad(variables, whole)[0])
-    square = float(tree.sum_of_squares(gradients))
-    step = 1e-2 / max(square, 1e-12) ** 0.5
-
-    def loss(distance: float) -> float:
-        params = tree.map(
-            lambda w, g: (w + np.float32(distance) * g).astype(np.float32), variables["params"], gradients
+    """Along every leaf's own gradient the mean loss must rise as steeply as the gradient is long."""
+    gradients = dict(tree.items(tree.to_numpy(model.grad(variables, whole)[0])))
+    length = {name: float(np.sqrt(np.sum(leaf * leaf))) for name, leaf in gradients.items()}
+    for name, leaf in gradients.items():
+        along = leaf if length[name] else np.asarray(np.random.default_rng(0).normal(size=leaf.shape))
+        unit = np.asarray(along / np.sqrt(np.sum(along * along)), np.float32)
+        slope = _slope(model, variables, whole, name, unit)
+        slack = 0.05 * length[name] + 0.01 * max(length.values()) + 1e-5
+        assert abs(slope - length[name]) <= slack, (
+            f"along the gradient of {name} the loss rises by {slope:.6g} a unit and grad says {length[name]:.6g}: "
+            "grad must be that of the masked mean of the loss that evaluate sums"
         )
+
+
+def _slope(model: Model, variables: Variables, whole: Batch, name: str, unit: Array) -> float:
+    """Return the slope of the mean loss along ``unit`` in one leaf of the parameters."""
+    names = tree.names(variables["params"])
+
+    def loss(step: float) -> float:
+        moved = (
+            leaf + np.float32(step) * unit if own == name else leaf
+            for own, leaf in zip(names, tree.leaves(variables["params"]), strict=True)
+        )
+        params = tree.fill(tree.structure(variables["params"]), moved)
         sums = model.evaluate({**variables, "params": params}, whole)
         return float(sums[LOSS]) / float(sums[EXAMPLES])
 
-    slope = (loss(step) - loss(-step)) / (2 * step)
-    assert abs(slope - square) <= 0.05 * square + 1e-5, (
-        f"along the gradient the loss rises by {slope:.6g} a unit and the gradient says {square:.6g}: "
-        "grad must be that of the masked mean of the loss that evaluate sums"
-    )
+    return (loss(_STEP) - loss(-_STEP)) / (2 * _STEP)

@@ -1,0 +1,215 @@
+"""The suites themselves: each refuses a part that breaks one promise, and says which."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from koinon import tree
+from koinon.aggregate.mean import Mean
+from koinon.channel.clip import Clip
+from koinon.channel.quantise import Quantise
+from koinon.core.types import Partial
+from koinon.data.partition import IID
+from koinon.engines.reference import ReferenceEngine
+from koinon.runtimes.local import Local
+from koinon.sample.samplers import Uniform
+from koinon.server.average import Average
+from koinon.testing import (
+    check_aggregator,
+    check_engine,
+    check_model,
+    check_partitioner,
+    check_runtime,
+    check_sampler,
+    check_server,
+    check_transform,
+    check_work,
+)
+from koinon.testing.models import CentredRegression, SoftmaxRegression
+from koinon.testing.samples import classified, measured
+from koinon.work.local import LocalTraining
+
+
+class LooseClip(Clip):
+    def encode(self, value, state, context):
+        return tree.scale(value, np.float32(0.5)), state
+
+
+class HidingClip(Clip):
+    def encode(self, value, state, context):
+        return tree.map(np.nan_to_num, super().encode(value, state, context)[0]), state
+
+
+class SaidAdditive(Quantise):
+    def check(self, wire):
+        return replace(super().check(wire), additive=True)
+
+
+class UnkeyedQuantise(Quantise):
+    def encode(self, value, state, context):
+        draw = np.random.default_rng()
+        return super().encode(value, state, replace(context, key=draw.integers(0, 2**32, 2, np.uint32)))
+
+
+class InPlace(Clip):
+    def encode(self, value, state, context):
+        for leaf in tree.leaves(value):
+            leaf *= np.float32(0)
+        return value, state
+
+
+class Forgetful(Average):
+    def apply(self, state, aggregate, facts):
+        return {name: part for name, part in super().apply(state, aggregate, facts).items() if name != "state"}
+
+
+class Uphill(Average):
+    def apply(self, state, aggregate, facts):
+        return super().apply(state, tree.scale(aggregate, -1), facts)
+
+
+class Narrow(Mean):
+    def finish(self, total, weight):
+        return tree.map(np.float32, super().finish(total, weight))
+
+
+class Halved(Mean):
+    def finish(self, total, weight):
+        return super().finish(total, 2 * weight)
+
+
+class Unsorted(Uniform):
+    def cohort(self, population, key):
+        return super().cohort(population, key)[::-1]
+
+
+class Favourites(Uniform):
+    def cohort(self, population, key):
+        return np.arange(self.size, dtype=np.int64)
+
+
+class Losing(IID):
+    def deal(self, y, key):
+        names, owner = super().deal(y, key)
+        return names, np.minimum(owner, self.clients - 2)
+
+
+class Ascending(LocalTraining):
+    def finish(self, task, broadcast, carry):
+        update, state = super().finish(task, broadcast, carry)
+        return replace(update, value=tree.scale(update.value, np.float32(-1))), state
+
+
+class Fractional(LocalTraining):
+    def finish(self, task, broadcast, carry):
+        update, state = super().finish(task, broadcast, carry)
+        return replace(update, weight=update.weight / 7), state
+
+
+class WrongGradient(SoftmaxRegression):
+    def grad(self, variables, batch):
+        gradients, state, sums = super().grad(variables, batch)
+        return {**gradients, "bias": gradients["bias"] * 0}, state, sums
+
+
+class CountsEverybody(SoftmaxRegression):
+    def evaluate(self, variables, batch):
+        return super().evaluate(variables, replace(batch, mask=np.ones_like(batch.mask)))
+
+
+@pytest.mark.parametrize(
+    ("check", "part", "says"),
+    [
+        (check_transform, LooseClip(1e-6), "it says 1e-06"),
+        (check_transform, HidingClip(1.0), "a client that diverged would go unseen"),
+        (check_transform, UnkeyedQuantise(), "twice with one key"),
+        (check_transform, InPlace(1.0), "the value after"),
+        (check_server, Forgetful(), "shape|model|'state'|leaves"),
+        (check_server, Uphill(), "against the mean update"),
+        (check_aggregator, Narrow(), "is not float64"),
+        (check_aggregator, Halved(), "clients agree on"),
+        (check_sampler, Unsorted(5), "in sorted order"),
+        (check_sampler, Favourites(5), "never drew 45 of 50 clients"),
+        (check_partitioner, Losing(4), "without examples"),
+        (check_work, Ascending(), "loss rises"),
+        (check_work, Fractional(), "a weight is a whole number"),
+    ],
+    ids=lambda value: type(value).__name__ if not callable(value) or isinstance(value, type) else None,
+)
+def test_a_part_that_breaks_a_promise_is_refused(check, part, says: str) -> None:
+    with pytest.raises((AssertionError, KeyError), match=says):
+        check(part)
+
+
+def test_a_sum_of_codes_that_cannot_be_decoded_is_no_sum() -> None:
+    with pytest.raises((AssertionError, RuntimeWarning, OverflowError)):
+        check_transform(SaidAdditive())
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [(WrongGradient(), "along the gradient of bias the loss rises"), (CountsEverybody(), "rows that count")],
+)
+def test_a_model_that_breaks_a_promise_is_refused(model, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_model(model, classified())
+
+
+def test_a_model_is_held_to_its_own_check_of_the_data() -> None:
+    from koinon.errors import ModelError
+
+    with pytest.raises(ModelError, match="takes rows of 9 numbers"):
+        check_model(CentredRegression(9), measured())
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """The reference engine, with one thing done to what it returns."""
+
+    spoil: object
+    name: str = "spoilt"
+
+    def run(self, plan, job, states) -> Partial:
+        return self.spoil(job, ReferenceEngine().run(plan, job, states))
+
+
+def larger(job, partial: Partial) -> Partial:
+    return replace(partial, total=tree.map(lambda t: t + t // 1000, partial.total))
+
+
+def by_chunk(job, partial: Partial) -> Partial:
+    return replace(partial, total=tree.map(lambda t: t + np.int64(len(job.tasks) == 3), partial.total))
+
+
+def keeps_refused(job, partial: Partial) -> Partial:
+    accepted = np.ones_like(partial.rows.accepted)
+    return replace(partial, rows=replace(partial.rows, accepted=accepted))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"), [(larger, "the mean update"), (by_chunk, "in chunks of"), (keeps_refused, "refused clients")]
+)
+def test_an_engine_that_strays_is_refused(spoil, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_engine(lambda: Spoilt(spoil))
+
+
+class Straying(Local):
+    def round(self, plan, job, states):
+        partial = super().round(plan, job, states)
+        return replace(partial, total=tree.map(lambda t: t + 1, partial.total))
+
+
+class Hiding(Local):
+    def round(self, plan, job, states):
+        try:
+            return super().round(plan, job, states)
+        except Exception:  # noqa: BLE001 - the fault under test
+            return None
+
+
+@pytest.mark.parametrize(("runtime", "says"), [(Straying, "round 1, total"), (Hiding, "hid the failure")])
+def test_a_runtime_that_strays_is_refused(runtime, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_runtime(lambda: runtime("reference"))
