@@ -18,7 +18,7 @@ from keras import layers  # noqa: E402
 
 import koinon as kn  # noqa: E402
 from koinon import keys, tree  # noqa: E402
-from koinon.errors import DataError, ModelError  # noqa: E402
+from koinon.errors import DataError, ModelError, UnsupportedError  # noqa: E402
 from koinon.models.keras_on_jax import KerasModel  # noqa: E402
 
 pytestmark = pytest.mark.keras
@@ -261,6 +261,57 @@ def test_outputs_that_do_not_match_the_labels() -> None:
     data = {name: (x, np.zeros((len(x), 4))) for name, (x, _) in clients().items()}
     with pytest.raises(ModelError, match=r"outputs of shape \[1\] an example, and the labels have shape \[4\]"):
         fit(hello(), data)
+
+
+class OwnStep(keras.Sequential):
+    """A model that trains itself."""
+
+    def train_step(self, *given: Any) -> Any:
+        raise AssertionError("never called")
+
+
+class Latest(keras.metrics.Metric):
+    """A figure of the last batch alone."""
+
+    def __init__(self, name: str = "latest", **rest: Any) -> None:
+        super().__init__(name=name, **rest)
+        self.seen = self.add_variable((), "zeros", name="seen")
+
+    def update_state(self, y: Any, output: Any, sample_weight: Any = None) -> None:
+        self.seen.assign(keras.ops.mean(output))
+
+    def result(self) -> Any:
+        return self.seen.value
+
+
+class Unweighted(Latest):
+    """A sum that counts every row."""
+
+    def update_state(self, y: Any, output: Any, sample_weight: Any = None) -> None:
+        self.seen.assign_add(keras.ops.sum(output))
+
+
+def one_layer(kind: Any = keras.Sequential, layer: Any = None, **compiled: Any) -> Any:
+    model = kind([layers.Dense(1) if layer is None else layer])
+    model.compile(**{"loss": "mse", "optimizer": "sgd", **compiled})
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: one_layer(OwnStep), r"OwnStep has a train_step\(\) of its own.*kn\.OwnLoop"),
+        (lambda: one_layer(layer=layers.Dense(1, kernel_constraint="non_neg")), "has the constraint NonNeg"),
+        (lambda: one_layer(loss=keras.losses.MeanSquaredError(reduction="sum")), 'reduction="sum"'),
+        (lambda: one_layer(optimizer=keras.optimizers.SGD(use_ema=True)), "use_ema=True"),
+        (lambda: one_layer(metrics=[Latest()]), r"'latest' \(Latest\) does not add up"),
+        (lambda: one_layer(metrics=[Unweighted()]), r"'latest' \(Unweighted\) counts rows"),
+    ],
+    ids=["train_step", "constraint", "sum", "ema", "a metric that does not add", "a metric without weights"],
+)
+def test_what_koinon_would_drop_in_silence_is_refused(make: Callable[[], Any], says: str) -> None:
+    with pytest.raises(UnsupportedError, match=says):
+        fit(make(), clients())
 
 
 TENSORFLOW = """
