@@ -167,6 +167,8 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     rounds = Rounds(work, runtime)
     first = timed(rounds) + 0.0
     start = time.perf_counter() - began - first
+    rounds()
+    peak = memory()
     turns: dict[str, Callable[[], None]] = {"koinon": rounds, "plain": Plain(work, rounds.model)}
     if chosen.workers > 1:
         turns["one worker"] = Rounds(work, single)
@@ -187,7 +189,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "engine": chosen.engine,
         "first_round_seconds": first,
         "start_seconds": start,
-        "peak_mb": memory(),
+        "peak_mb": peak,
         "data_mb": round((tree.size_bytes(work.data.x) + tree.size_bytes(work.data.y)) / 2**20, 1),
         "digest": digest,
         "load": os.getloadavg()[0],

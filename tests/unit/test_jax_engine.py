@@ -1,5 +1,6 @@
 """The compiled engine: chunks, order and capacity never show; sizes and learning rates never compile again."""
 
+import gc
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
@@ -293,6 +294,23 @@ def test_batches_cut_ahead_are_those_cut_in_time(engine: JaxEngine) -> None:
     assert engine._ahead is not None
     assert engine._ahead[0] is second.tasks
     assert bits(engine.run(plan, second, {})) == bits(engine.run(plan, replace(second, tasks=copy(second.tasks)), {}))
+
+
+def test_data_that_nobody_uses_any_more_is_let_go() -> None:
+    engine = JaxEngine()
+    plan = plan_of(kn.fedavg(batch_size=8))
+    part = replace(plan, data=plan.data.subset(plan.data.names[:3]))
+    job = replace(job_of(part), following=None)
+    engine.run(plan, job, {})
+    engine.run(part, job, {})
+    assert len(engine._resident) == 2
+    del part
+    gc.collect()
+    assert len(engine._resident) == 1
+    del plan
+    gc.collect()
+    assert not engine._resident
+    assert not engine._arrays
 
 
 def test_nobody_came() -> None:

@@ -8,9 +8,11 @@ path inside a loop. The plan is a rule of the model, so it is the same on every 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,8 @@ class JaxEngine:
 
     def __init__(self) -> None:
         self._programs: dict[Any, _Program] = {}
-        self._resident: dict[int, tuple[Any, Any]] = {}
+        self._resident: dict[int, dict[str, tuple[Tree, Tree]]] = {}
+        self._arrays: WeakValueDictionary[int, Any] = WeakValueDictionary()
         self._capacity: dict[Any, tuple[int, int]] = {}
         self._ahead: tuple[Tasks, Batches] | None = None
 
@@ -65,8 +68,9 @@ class JaxEngine:
         if key not in self._programs:
             self._programs[key] = _Program(algorithm, plan.model, job.purpose)
         index = _index(job, batches, capacity)
-        resident = {"x": self._device(data.x), "y": self._device(data.y)}
-        out = self._programs[key](floats, job.broadcast, resident, index, _stack(states, capacity[0]), len(job.tasks))
+        out = self._programs[key](
+            floats, job.broadcast, self._device(data), index, _stack(states, capacity[0]), len(job.tasks)
+        )
         if job.following is not None:  # the program is still running: cut the next round's batches beside it
             tasks = job.following()
             self._ahead = tasks, cut(algorithm.work.passes(), data, job.purpose, tasks)
@@ -91,14 +95,20 @@ class JaxEngine:
         self._capacity[key] = (clients, max(steps, len(batches.rows)))
         return self._capacity[key]
 
-    def _device(self, part: Tree) -> Tree:
-        """Return the arrays on the device, put there once for all rounds and plans."""
-        return tree.map(self._device_leaf, part)
+    def _device(self, data: Dataset) -> dict[str, Tree]:
+        """Return the examples on the device, put there once for as long as the dataset is in use."""
+        if id(data) not in self._resident:
+            parts = {"x": data.x, "y": data.y}  # the sources are kept beside the copies, so their ids stay their own
+            self._resident[id(data)] = {name: (part, tree.map(self._put, part)) for name, part in parts.items()}
+            weakref.finalize(data, self._resident.pop, id(data), None).atexit = False
+        return {name: device for name, (_, device) in self._resident[id(data)].items()}
 
-    def _device_leaf(self, array: Array) -> Any:
-        if id(array) not in self._resident:
-            self._resident[id(array)] = (array, jax.device_put(array))  # the source is kept, so its id stays its own
-        return self._resident[id(array)][1]
+    def _put(self, array: Array) -> Any:
+        """Return one array on the device; datasets that share it share its copy."""
+        device = self._arrays.get(id(array))
+        if device is None:
+            device = self._arrays[id(array)] = jax.device_put(array)
+        return device
 
 
 class _Program:
