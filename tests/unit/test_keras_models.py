@@ -263,6 +263,13 @@ def test_outputs_that_do_not_match_the_labels() -> None:
         fit(hello(), data)
 
 
+def test_a_metric_that_makes_its_variables_late() -> None:
+    model = one_layer(layer=layers.Dense(1), metrics=[keras.metrics.R2Score(name="r2")])
+    run = fit(model, clients(), stop=kn.Stop(rounds=1), test=clients()["client-2"])
+    own = run.model.evaluate(*clients()["client-2"], verbose=0, return_dict=True)
+    assert run.metrics["test_r2"] == pytest.approx(float(own["r2"]), abs=1e-5)
+
+
 class OwnStep(keras.Sequential):
     """A model that trains itself."""
 

@@ -59,8 +59,10 @@ def refuse_unless_it_adds(name: str, metric: Any, y: Array, output: tuple[int, .
         new = metric.stateless_update_state(list(start), y[rows], outputs[rows], sample_weight=mask)
         return [_numpy(value) for value in new]
 
-    zeros = [np.zeros(v.shape, v.dtype) for v in metric.variables]
-    one, other, joined = after(zeros, first), after(zeros, second), after(after(zeros, first), second)
+    after(_zeros(metric), first)  # some metrics make their variables only now
+    zeros = _zeros(metric)
+    one, other = after(zeros, first), after(zeros, second)
+    joined = after(one, second)
     trouble = None
     if not all(_alike(a + b, c) for a, b, c in zip(one, other, joined, strict=True)):
         trouble = "does not add up over batches, so no figure over all clients follows from each client's"
@@ -71,6 +73,10 @@ def refuse_unless_it_adds(name: str, metric: Any, y: Array, output: tuple[int, .
             f"The metric {name!r} ({type(metric).__name__}) {trouble}. Leave it out of compile(), and compute it "
             "afterwards with run.model.evaluate(...)."
         )
+
+
+def _zeros(metric: Any) -> list[Array]:
+    return [np.zeros(v.shape, v.dtype) for v in metric.variables]
 
 
 def _figure(metric: Any, values: Sequence[Array]) -> Array:
