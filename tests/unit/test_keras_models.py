@@ -14,12 +14,12 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from keras import layers  # noqa: E402
+from keras import layers
 
-import koinon as kn  # noqa: E402
-from koinon import keys, tree  # noqa: E402
-from koinon.errors import DataError, ModelError, UnsupportedError  # noqa: E402
-from koinon.models.keras_on_jax import KerasModel  # noqa: E402
+import koinon as kn
+from koinon import keys, tree
+from koinon.errors import DataError, ModelError, UnsupportedError
+from koinon.models.keras_on_jax import KerasModel
 
 pytestmark = pytest.mark.keras
 STOP = kn.Stop(rounds=2)
@@ -319,6 +319,25 @@ def one_layer(kind: Any = keras.Sequential, layer: Any = None, **compiled: Any) 
 def test_what_koinon_would_drop_in_silence_is_refused(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(UnsupportedError, match=says):
         fit(make(), clients())
+
+
+def test_steps_that_a_mask_hides_do_not_count() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.integers(1, 6, (12, 7)), draw.integers(0, 3, (12, 7))
+    x[:, 4:] = 0
+    stack = [layers.Input((7,), dtype="int32"), layers.Embedding(6, 4, mask_zero=True)]
+    model = keras.Sequential([*stack, layers.LSTM(5, return_sequences=True), layers.Dense(3, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy", optimizer="sgd", metrics=["accuracy"])
+    run = fit(model, {"one": (x, y)}, stop=kn.Stop(rounds=1), holdout=0.0, test=(x, y))
+    own = run.model.evaluate(x, y, verbose=0, return_dict=True)
+    assert run.metrics["test_loss"] == pytest.approx(own["loss"], abs=1e-5)
+    assert run.metrics["test_accuracy"] == pytest.approx(own["accuracy"], abs=1e-5)
+
+
+def test_a_metric_is_called_what_the_user_called_it() -> None:
+    model = keras.Sequential([layers.Dense(1)])
+    model.compile(loss="mse", optimizer="adam", metrics=["mae"])
+    assert "mae" in fit(model, clients(), stop=kn.Stop(rounds=1)).metrics
 
 
 TENSORFLOW = """

@@ -93,7 +93,9 @@ def batch_of(data: Dataset, batches: Batches, i: int, j: int, key: Array) -> Bat
 
 
 def _partial(job: Job, total: Tree, replies: list[Reply], verdicts: list[Array], kept: list[Tree]) -> Partial:
-    weights = np.array([float(r.weight) if v.all() else 0.0 for r, v in zip(replies, verdicts, strict=True)], np.float32)
+    weights = np.array(
+        [float(r.weight) if v.all() else 0.0 for r, v in zip(replies, verdicts, strict=True)], np.float32
+    )
     names = sorted({name for reply in replies for name in reply.metrics})
     shapes = {name: next(r.metrics[name] for r in replies if name in r.metrics) for name in names}
     metrics = {

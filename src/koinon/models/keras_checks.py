@@ -21,7 +21,11 @@ def resolve_metric(given: Any, label: tuple[int, ...], output: tuple[int, ...]) 
     word = str(given).lower() if isinstance(given, str) else ""
     sparse = len(label) < len(output) or (label[-1:] == (1,) and output[-1:] != (1,))
     if word in ("accuracy", "acc"):
-        kinds = (keras.metrics.BinaryAccuracy, keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
+        kinds = (
+            keras.metrics.BinaryAccuracy,
+            keras.metrics.SparseCategoricalAccuracy,
+            keras.metrics.CategoricalAccuracy,
+        )
         return kinds[0 if output[-1:] == (1,) or not output else 1 if sparse else 2](name=given)
     if word in ("crossentropy", "ce"):
         losses = (
@@ -32,11 +36,13 @@ def resolve_metric(given: Any, label: tuple[int, ...], output: tuple[int, ...]) 
         return losses[0 if output[-1:] == (1,) or not output else 1 if sparse else 2](name=given)
     metric = keras.metrics.get(given)
     if isinstance(metric, keras.metrics.Metric):
-        return metric
+        return metric if not word else type(metric).from_config({**metric.get_config(), "name": given})
     return keras.metrics.MeanMetricWrapper(metric, name=word or getattr(metric, "__name__", "metric"))
 
 
-def check_labels(losses: Mapping[str, Callable[..., Any]], outputs: Mapping[str, tuple[int, ...]], data: Dataset) -> None:
+def check_labels(
+    losses: Mapping[str, Callable[..., Any]], outputs: Mapping[str, tuple[int, ...]], data: Dataset
+) -> None:
     """Raise ModelError where outputs and labels have other shapes, DataError for a label outside the outputs."""
     for name, loss in losses.items():
         if name not in outputs:

@@ -234,13 +234,19 @@ class _Built:
         return outputs, after, sum(penalties) if penalties else 0.0
 
     def losses(self, y: Tree, outputs: Any) -> Array:
-        """Return one loss an example: the weighted sum over outputs, each averaged over its further axes."""
+        """Return one loss an example: the weighted sum over outputs, each averaged over its further axes.
+
+        Of a sequence only the steps that its mask lets count; every example weighs the same, however long.
+        """
         total: Any = 0.0
         predictions = self._by_name(outputs, lambda x: x)
         for name, loss in self.loss_objects.items():
             labels = y[name] if isinstance(y, Mapping) else y
             values = loss(labels.astype("float32"), predictions[name])  # as Keras does: -y of a uint8 is no -y
-            total = total + self._loss_weights[name] * values.reshape(values.shape[0], -1).mean(axis=-1)
+            values = values.reshape(values.shape[0], -1)
+            counted = _counted(predictions[name], values.shape)
+            mean = values.mean(axis=-1) if counted is None else (values * counted).sum(-1) / counted.sum(-1).clip(1.0)
+            total = total + self._loss_weights[name] * mean
         return total
 
     def metric_sums(self, y: Tree, outputs: Any, mask: Array) -> dict[str, Array]:
@@ -252,7 +258,9 @@ class _Built:
         for name, (output, metric) in self.metrics.items():
             labels = y[output] if isinstance(y, Mapping) else y
             start = [jnp.zeros(v.shape, jnp.float32) for v in metric.variables]
-            after = metric.stateless_update_state(start, labels, predictions[output], sample_weight=mask)
+            counted = _counted(predictions[output], labels.shape)
+            weight = mask if counted is None else counted * mask[:, None]
+            after = metric.stateless_update_state(start, labels, predictions[output], sample_weight=weight)
             sums.update({_sum_name(name, place): value for place, value in enumerate(after)})
         return sums
 
@@ -286,6 +294,14 @@ class _Built:
         if isinstance(given, list | tuple):
             return {name: make(value) for name, value in zip(names, given, strict=True)}
         return {name: make(given) for name in names}
+
+
+def _counted(prediction: Any, shape: tuple[int, ...]) -> Array | None:
+    """Return 1 for the steps of a sequence that a mask of Keras lets count, if it has one of this shape."""
+    from keras.src.backend.common.masking import get_keras_mask  # Keras keeps masks beside its tensors, not on them
+
+    mask = get_keras_mask(prediction)
+    return mask.astype("float32") if mask is not None and tuple(mask.shape) == tuple(shape) else None
 
 
 def _gradients(
