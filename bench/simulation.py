@@ -152,10 +152,9 @@ def interleaved(turns: dict[str, Callable[[], None]], rounds: int) -> tuple[dict
     return {name: min(each) for name, each in wall.items()}, {name: min(each) for name, each in busy.items()}
 
 
-def memory() -> float:
-    """Return the largest resident size of this process and of its workers so far, in MB."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round((own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024, 1)
+def memory(who: int = resource.RUSAGE_SELF) -> float:
+    """Return the largest resident size so far, in MB: of this process, or of any one that it has seen off."""
+    return resource.getrusage(who).ru_maxrss / 1024
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -179,6 +178,8 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     best, busy = interleaved(turns, chosen.rounds)
     digest = rounds.digest
     runtime.close()
+    if chosen.workers > 1:
+        peak += chosen.workers * memory(resource.RUSAGE_CHILDREN)
     out = {
         "workload": chosen.workload,
         "seconds_per_round": best["koinon"],
@@ -189,7 +190,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "engine": chosen.engine,
         "first_round_seconds": first,
         "start_seconds": start,
-        "peak_mb": peak,
+        "peak_mb": round(peak, 1),
         "data_mb": round((tree.size_bytes(work.data.x) + tree.size_bytes(work.data.y)) / 2**20, 1),
         "digest": digest,
         "load": os.getloadavg()[0],
