@@ -340,6 +340,13 @@ def test_a_metric_is_called_what_the_user_called_it() -> None:
     assert "mae" in fit(model, clients(), stop=kn.Stop(rounds=1)).metrics
 
 
+def test_two_metrics_of_one_name_are_refused() -> None:
+    model = keras.Sequential([layers.Dense(1)])
+    model.compile(loss="mse", optimizer="adam", metrics=["mae", keras.metrics.MeanSquaredError(name="mae")])
+    with pytest.raises(ModelError, match="Two metrics are called 'mae'"):
+        fit(model, clients())
+
+
 TENSORFLOW = """
 import tensorflow as tf, numpy as np, koinon as kn
 draw = np.random.default_rng(0)

@@ -236,25 +236,6 @@ class _Program:
         return replace(self._algorithm, work=work, channel=channel)
 
 
-def start(threads: int = 1) -> None:
-    """Start JAX's CPU backend with ``threads`` intra-op threads, if it has not started yet.
-
-    A second thread changes the last bits of some sums, so one thread a process is part of "same bits".
-    Only a process that koinon owns (its command line, its workers) may call this.
-    """
-    import os
-
-    before = os.environ.get("NPROC")
-    os.environ["NPROC"] = str(threads)
-    try:
-        jax.devices()
-    finally:
-        if before is None:
-            del os.environ["NPROC"]
-        else:
-            os.environ["NPROC"] = before
-
-
 def _task(index: dict[str, Array], i: Array) -> Task:
     return Task(index["keys"][i], index["examples"][i], index["rates"][i], index["cohort"])
 

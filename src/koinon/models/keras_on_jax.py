@@ -258,7 +258,7 @@ class _Built:
         for name, (output, metric) in self.metrics.items():
             labels = y[output] if isinstance(y, Mapping) else y
             start = [jnp.zeros(v.shape, jnp.float32) for v in metric.variables]
-            counted = _counted(predictions[output], labels.shape)
+            counted = _counted(predictions[output], labels.shape[:2])  # labels of a step may be a row
             weight = mask if counted is None else counted * mask[:, None]
             after = metric.stateless_update_state(start, labels, predictions[output], sample_weight=weight)
             sums.update({_sum_name(name, place): value for place, value in enumerate(after)})
@@ -352,8 +352,10 @@ def _metrics(compiled: Mapping[str, Any], outputs: Mapping[str, Any], labels: Tr
     for output, item in given:
         shape = labels[output] if isinstance(labels, Mapping) else labels
         metric = resolve_metric(item, shape[0], outputs[output])
-        name = f"{output}_{metric.name}" if output else metric.name
-        found[name.replace(tree.SEPARATOR, "_")] = (output, metric)
+        name = (f"{output}_{metric.name}" if output else metric.name).replace(tree.SEPARATOR, "_")
+        if name in found:
+            raise ModelError(f"Two metrics are called {name!r}. Give one of them another name=, or leave it out.")
+        found[name] = (output, metric)
     return found
 
 

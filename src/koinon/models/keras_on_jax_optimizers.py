@@ -23,7 +23,7 @@ def optimizer_of(optimizer: Any, shapes: tuple[tuple[str, tuple[int, ...]], ...]
     later rounds are the algorithm's ``schedule``.
     """
     config = optimizer.get_config()
-    rate = float(str(np.float32(optimizer.learning_rate)))  # 0.001, not float32's 0.0010000000474974513
+    rate = float(str(np.float32(float(optimizer.learning_rate))))  # 0.001, not float32's 0.0010000000474974513
     plain = all(config.get(name, value) == value for name, value in _PLAIN.items())
     if plain and type(optimizer).__name__ == "SGD":
         return sgd(rate, config["momentum"], config["nesterov"])
