@@ -9,7 +9,9 @@
     ├── ClientError           a client failed; carries the client and the stage
     ├── DivergedError         every client of a round was refused
     ├── WorkerError           a worker process died or could not start
-    └── StoreError            a run directory cannot be read, written or locked
+    ├── StoreError            a run directory cannot be read, written or locked
+    ├── FormatError           bytes from outside are not what they should be
+    └── FleetError            coordinator and participant cannot, or will not, work together
 
 A message says what was asked, what was found and what to do.
 """
@@ -63,6 +65,14 @@ class WorkerError(KoinonError):
 
 class StoreError(KoinonError):
     """A run directory cannot be read, written or locked."""
+
+
+class FormatError(KoinonError):
+    """Bytes from outside are not what they should be."""
+
+
+class FleetError(KoinonError):
+    """Coordinator and participant cannot, or will not, work together."""
 
 
 def _rebuild_client_error(message: str, client: str, stage: str) -> ClientError:

@@ -20,6 +20,7 @@ class RoundRecord:
     figures: Mapping[str, float]  # train_loss, loss, accuracy, accuracy_worst, test_accuracy, ...
     seconds: float
     rows: Rows | None = None  # one row per client of the cohort; not kept in a journal's summary
+    lost: Mapping[str, str] = field(default_factory=dict)  # clients that were asked and sent nothing -> why
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the client rows."""
@@ -27,6 +28,7 @@ class RoundRecord:
             "round": self.round,
             "cohort": self.cohort,
             "refused": {name: list(leaves) for name, leaves in self.refused.items()},
+            "lost": dict(self.lost),
             "seconds": self.seconds,
             **self.figures,
         }
@@ -34,10 +36,10 @@ class RoundRecord:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> RoundRecord:
         """Return the record of :meth:`to_json`."""
-        own = ("round", "cohort", "refused", "seconds")
+        own = ("round", "cohort", "refused", "lost", "seconds")
         refused = {name: tuple(leaves) for name, leaves in row["refused"].items()}
         figures = {name: value for name, value in row.items() if name not in own}
-        return cls(row["round"], row["cohort"], refused, figures, row["seconds"])
+        return cls(row["round"], row["cohort"], refused, figures, row["seconds"], lost=row.get("lost", {}))
 
 
 @dataclass(frozen=True)

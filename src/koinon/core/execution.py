@@ -7,7 +7,7 @@ from typing import Protocol
 
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Dataset, Model, Offers
-from koinon.core.types import Job, Partial, Variables
+from koinon.core.types import Job, Partial, Payload, Variables
 from koinon.tree import Array, Tree
 
 
@@ -30,6 +30,12 @@ class Engine(Protocol):
 
     def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Compute every task; ``states`` are the clients' stacked states in task order ({} if none)."""
+
+    def send(self, plan: Plan, job: Job, states: Tree) -> tuple[Payload, Tree]:
+        """Compute the one task of ``job`` and return what its client sends, and the client's new state.
+
+        ``states`` is that client's state, stacked ``[1, ...]``, and so is the new one.
+        """
 
 
 class Runtime(Protocol):

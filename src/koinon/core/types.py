@@ -74,6 +74,15 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Payload:
+    """What travels from a client to the server: the channel's encoding, its weight, the metric sums."""
+
+    value: Tree
+    weight: Array
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
 class Rows:
     """One row per client of a round, as columns, in the order the clients were computed."""
 
@@ -82,6 +91,7 @@ class Rows:
     metrics: Mapping[str, Array]  # [n, ...] sums over the client's batches
     accepted: Array  # bool [n, leaves]: which leaves of the update were acceptable
     leaves: tuple[str, ...]  # the names of those leaves
+    lost: Mapping[int, str] = field(default_factory=dict)  # clients that were asked and sent nothing, and why
 
     def __len__(self) -> int:
         return len(self.clients)

@@ -22,12 +22,12 @@ from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
 from koinon.core.protocols import Dataset, Model
-from koinon.core.types import Batch, Job, Metrics, Partial, Purpose, Rows, Task, Tasks
+from koinon.core.types import Batch, Job, Metrics, Partial, Payload, Purpose, Rows, Task, Tasks
 from koinon.engines.record import join, split
 from koinon.engines.reference import task_parts
 from koinon.errors import ModelError, UnsupportedError
 from koinon.round.batches import Batches, batch_size, cut, step_counts
-from koinon.round.client import conclude, initial_state, step_key
+from koinon.round.client import decode, dispatch, initial_state, step_key
 from koinon.tree import Array, Tree
 
 
@@ -53,6 +53,23 @@ class JaxEngine:
 
     def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Compute every task of the job."""
+        program, arguments = self._prepared(plan, job, states)
+        out = program(*arguments, len(job.tasks))
+        if job.following is not None:  # the program is still running: cut the next round's batches beside it
+            tasks = job.following()
+            algorithm, data = task_parts(plan, job)
+            self._ahead = tasks, cut(algorithm.work.passes(), data, job.purpose, tasks)
+        total, columns, kept = jax.tree.map(np.asarray, out)
+        return _partial(job, total, columns, kept, program.metrics)
+
+    def send(self, plan: Plan, job: Job, states: Tree) -> tuple[Payload, Tree]:
+        """Compute the one task of the job."""
+        program, arguments = self._prepared(plan, job, states)
+        value, weight, metrics, new = jax.tree.map(np.asarray, program.send(*arguments))
+        return Payload(value, weight, metrics), tree.map(lambda x: x[None], new)
+
+    def _prepared(self, plan: Plan, job: Job, states: Tree) -> tuple[_Program, tuple[Tree, Tree, dict[str, Tree], dict[str, Array], Tree]]:
+        """Return the job's program and its arguments."""
         algorithm, data = task_parts(plan, job)
         if not plan.model.compiled:
             raise UnsupportedError(
@@ -68,14 +85,7 @@ class JaxEngine:
         if key not in self._programs:
             self._programs[key] = _Program(algorithm, plan.model, job.purpose)
         index = _index(job, batches, capacity)
-        out = self._programs[key](
-            floats, job.broadcast, self._device(data), index, _stack(states, capacity[0]), len(job.tasks)
-        )
-        if job.following is not None:  # the program is still running: cut the next round's batches beside it
-            tasks = job.following()
-            self._ahead = tasks, cut(algorithm.work.passes(), data, job.purpose, tasks)
-        total, columns, kept = jax.tree.map(np.asarray, out)
-        return _partial(job, total, columns, kept, self._programs[key].metrics)
+        return self._programs[key], (floats, job.broadcast, self._device(data), index, _stack(states, capacity[0]))
 
     def _cut(self, algorithm: Algorithm, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batches:
         """Return the batches, which may have been cut already."""
@@ -122,6 +132,8 @@ class _Program:
         self._begin = jax.jit(self._begin_client)
         self._step = jax.jit(self._step_client)
         self._end = jax.jit(self._end_client, donate_argnums=5)
+        self._sent = jax.jit(self._only_client)
+        self._last = jax.jit(self._send_client)
 
     def __call__(
         self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree, count: int
@@ -133,6 +145,34 @@ class _Program:
             if not self._stepwise:
                 return self._loop(floats, broadcast, data, index, states)
             return self._by_steps(floats, broadcast, data, index, states, count)
+
+    def send(self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree) -> Any:
+        """Return payload, weight, metrics and state of the first client."""
+        if self._shapes is None:
+            self._look(floats, broadcast, data, index, states)
+        if not self._stepwise:
+            return self._sent(floats, broadcast, data, index, states)
+        first = np.int32(0)
+        carry = self._begin(floats, broadcast, index, first, states)
+        for j in range(int(index["steps"][0])):
+            carry = self._step(floats, carry, data, index, first, np.int32(index["starts"][0] + j), np.int32(j))
+        return self._last(floats, broadcast, index, states, carry)
+
+    def _only_client(self, floats: Tree, broadcast: Tree, data: Tree, index: dict[str, Array], states: Tree) -> Any:
+        first = jnp.int32(0)
+
+        def step(j: Array, carry: Any) -> Any:
+            return self._step_client(floats, carry, data, index, first, index["starts"][0] + j, j)
+
+        carry = self._begin_client(floats, broadcast, index, first, states)
+        carry = jax.lax.fori_loop(jnp.int32(0), index["steps"][0], step, carry)
+        return self._send_client(floats, broadcast, index, states, carry)
+
+    def _send_client(self, floats: Tree, broadcast: Tree, index: dict[str, Array], states: Tree, carry: Any) -> Any:
+        first = jnp.int32(0)
+        state = tree.map(lambda x: x[0], states)
+        sent, new = dispatch(self._traced(floats), _task(index, first), broadcast, state, *carry)
+        return sent.value, sent.weight, dict(sent.metrics), new
 
     @property
     def metrics(self) -> Tree:
@@ -192,14 +232,16 @@ class _Program:
         with jax.enable_x64(False):
             task = _task(index, i)
             state = tree.map(lambda x: x[i], kept)
-            reply, new = conclude(self._traced(floats), task, broadcast, state, *carry)
-            weight = jnp.asarray(reply.weight, jnp.float32)
-            verdicts = exact.acceptable(reply.value, exact.limit(task.cohort, weight))
+            algorithm = self._traced(floats)
+            sent, new = dispatch(algorithm, task, broadcast, state, *carry)
+            value = decode(algorithm, sent.value, task.key, task.cohort)
+            weight = jnp.asarray(sent.weight, jnp.float32)
+            verdicts = exact.acceptable(value, exact.limit(task.cohort, weight))
             good = jnp.all(jnp.stack(verdicts)) if verdicts else jnp.bool_(True)
-            row = _pack(jnp.where(good, weight, 0), verdicts, reply.metrics)
+            row = _pack(jnp.where(good, weight, 0), verdicts, sent.metrics)
             columns = tree.map(lambda column, value: _put(column, value, i), columns, row)
             new = tree.map(lambda table, old, x: _put(table, jnp.where(good, x, old), i), kept, state, new)
-        total = tree.map(lambda t, x: t + jnp.where(good, exact.convert(x, weight), 0), total, reply.value)
+        total = tree.map(lambda t, x: t + jnp.where(good, exact.convert(x, weight), 0), total, value)
         return total, columns, new
 
     def _room(self, index: dict[str, Array], states: Tree) -> Any:
@@ -223,8 +265,9 @@ class _Program:
             carry = self._begin_client(floats, broadcast, index, zero, states)
             carry = self._step_client(floats, carry, data, index, zero, zero, zero)
             state = tree.map(lambda x: x[0], states)
-            reply, _ = conclude(self._traced(floats), _task(index, zero), broadcast, state, *carry)
-            return reply.value, dict(reply.metrics)
+            algorithm, task = self._traced(floats), _task(index, zero)
+            sent, _ = dispatch(algorithm, task, broadcast, state, *carry)
+            return decode(algorithm, sent.value, task.key, task.cohort), dict(sent.metrics)
 
         with jax.enable_x64(False):
             jaxpr, shapes = jax.make_jaxpr(one, return_shape=True)(floats, broadcast, data, index, states)

@@ -10,10 +10,10 @@ from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
 from koinon.core.protocols import Dataset
-from koinon.core.types import Batch, Job, Metrics, Partial, Purpose, Rows, Task
+from koinon.core.types import Batch, Job, Metrics, Partial, Payload, Purpose, Rows, Task
 from koinon.errors import ClientError, KoinonError
 from koinon.round.batches import Batches, cut
-from koinon.round.client import Reply, Step, client_round, initial_state, step_key
+from koinon.round.client import Step, client_round, decode, initial_state, step_key
 from koinon.round.evaluation import EVALUATION
 from koinon.round.settle import absorb
 from koinon.tree import Array, Tree
@@ -38,17 +38,14 @@ class ReferenceEngine:
         algorithm, data = task_parts(plan, job)
         batches = cut(algorithm.work.passes(), data, job.purpose, job.tasks)
         broadcast = tree.to_numpy(job.broadcast)
-        stateless = job.purpose is not Purpose.TRAIN
         total: Tree = None
-        replies: list[Reply] = []
+        replies: list[Payload] = []
         verdicts: list[Array] = []
         kept: list[Tree] = []
-        for i, client in enumerate(job.tasks.clients.tolist()):
-            state = initial_state(algorithm, broadcast) if stateless else tree.map(lambda x, i=i: x[i], states)
-            task = Task(
-                job.tasks.keys[i], np.float32(batches.examples[i]), job.tasks.learning_rates[i], np.float32(job.cohort)
-            )
-            reply, new = _one(plan, algorithm, data, batches, i, task, broadcast, state, data.names[client])
+        for i in range(len(job.tasks)):
+            state = _state(algorithm, job, broadcast, states, i)
+            sent, new = _one(plan, job, batches, i, broadcast, state)
+            reply = _decoded(algorithm, job, i, sent)
             total = exact.zero(reply.value) if total is None else total
             verdict = absorb(total, reply.value, float(reply.weight), job.cohort)
             replies.append(reply)
@@ -56,11 +53,40 @@ class ReferenceEngine:
             kept.append(tree.to_numpy(new) if verdict.all() else state)
         return _partial(job, total, replies, verdicts, kept)
 
+    def send(self, plan: Plan, job: Job, states: Tree) -> tuple[Payload, Tree]:
+        """Compute the one task of the job."""
+        algorithm, data = task_parts(plan, job)
+        batches = cut(algorithm.work.passes(), data, job.purpose, job.tasks)
+        broadcast = tree.to_numpy(job.broadcast)
+        sent, new = _one(plan, job, batches, 0, broadcast, _state(algorithm, job, broadcast, states, 0))
+        metrics = {name: np.asarray(value, np.float32) for name, value in sent.metrics.items()}
+        return Payload(tree.map(_sendable, sent.value), sent.weight, metrics), tree.map(
+            lambda x: np.asarray(x)[None], new
+        )
 
-def _one(
-    plan: Plan, algorithm: Algorithm, data: Dataset, batches: Batches, i: int, task: Task, broadcast: Tree,
-    state: Tree, name: str,
-) -> tuple[Reply, Tree]:  # fmt: skip
+
+def _state(algorithm: Algorithm, job: Job, broadcast: Tree, states: Tree, i: int) -> Tree:
+    if job.purpose is not Purpose.TRAIN:
+        return initial_state(algorithm, broadcast)
+    return tree.map(lambda x: x[i], states)
+
+
+def _decoded(algorithm: Algorithm, job: Job, i: int, sent: Payload) -> Payload:
+    value = decode(algorithm, sent.value, job.tasks.keys[i], np.float32(job.cohort))
+    return Payload(tree.map(lambda x: np.asarray(x, np.float32), value), sent.weight, sent.metrics)
+
+
+def _sendable(leaf: Array) -> Array:
+    """Return a leaf as it travels: real numbers are float32."""
+    array = np.asarray(leaf)
+    return np.asarray(array, np.float32) if array.dtype.kind == "f" else array
+
+
+def _one(plan: Plan, job: Job, batches: Batches, i: int, broadcast: Tree, state: Tree) -> tuple[Payload, Tree]:
+    algorithm, data = task_parts(plan, job)
+    tasks, name = job.tasks, data.names[int(job.tasks.clients[i])]
+    task = Task(tasks.keys[i], np.float32(batches.examples[i]), tasks.learning_rates[i], np.float32(job.cohort))
+
     def loop(step: Step, carry: Any) -> tuple[Any, Metrics]:
         seen: dict[str, Array] = {}
         for j in range(int(batches.steps[i])):
@@ -70,7 +96,7 @@ def _one(
 
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging client is refused by name, not warned of
-            reply, new = client_round(algorithm, plan.model, task, broadcast, state, loop)
+            return client_round(algorithm, plan.model, task, broadcast, state, loop)
     except KoinonError:
         raise
     except Exception as error:
@@ -80,7 +106,6 @@ def _one(
             client=name,
             stage="train",
         ) from error
-    return Reply(tree.map(lambda x: np.asarray(x, np.float32), reply.value), reply.weight, reply.metrics), new
 
 
 def batch_of(data: Dataset, batches: Batches, i: int, j: int, key: Array) -> Batch:
@@ -92,7 +117,7 @@ def batch_of(data: Dataset, batches: Batches, i: int, j: int, key: Array) -> Bat
     return Batch(x, y, mask, step_key(key, j))
 
 
-def _partial(job: Job, total: Tree, replies: list[Reply], verdicts: list[Array], kept: list[Tree]) -> Partial:
+def _partial(job: Job, total: Tree, replies: list[Payload], verdicts: list[Array], kept: list[Tree]) -> Partial:
     weights = np.array(
         [float(r.weight) if v.all() else 0.0 for r, v in zip(replies, verdicts, strict=True)], np.float32
     )

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from koinon import keys, tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Model
-from koinon.core.types import Batch, Context, Metrics, Task
+from koinon.core.types import Batch, Context, Metrics, Payload, Task
 from koinon.tree import Array, Tree
 
 Step: TypeAlias = Callable[[Any, Batch], tuple[Any, Metrics]]
 Loop: TypeAlias = Callable[[Step, Any], tuple[Any, Metrics]]
 """Runs a step over a client's batches: a Python loop, a compiled one. Returns the carry and metric sums."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the server has of a client after the channel: a real value, its weight, the metric sums."""
-
-    value: Tree
-    weight: Array
-    metrics: Metrics
 
 
 def initial_state(algorithm: Algorithm, broadcast: Tree) -> Tree:
@@ -37,34 +27,35 @@ def initial_state(algorithm: Algorithm, broadcast: Tree) -> Tree:
 
 def client_round(
     algorithm: Algorithm, model: Model, task: Task, broadcast: Tree, state: Tree, loop: Loop
-) -> tuple[Reply, Tree]:
-    """Train one client and pass its update through the channel."""
+) -> tuple[Payload, Tree]:
+    """Train one client and encode its update; :func:`decode` is the server's half."""
     work = algorithm.work
     carry = work.begin(task, broadcast, state["work"])
     carry, seen = loop(lambda c, batch: work.step(model, c, batch), carry)
-    return conclude(algorithm, task, broadcast, state, carry, seen)
+    return dispatch(algorithm, task, broadcast, state, carry, seen)
 
 
-def conclude(
+def dispatch(
     algorithm: Algorithm, task: Task, broadcast: Tree, state: Tree, carry: Any, seen: Metrics
-) -> tuple[Reply, Tree]:
-    """Turn the last carry into a reply and the client's new state."""
+) -> tuple[Payload, Tree]:
+    """Turn the last carry into what travels and the client's new state."""
     update, kept = algorithm.work.finish(task, broadcast, carry)
-    value, channel = transmit(algorithm, update.value, state["channel"], task)
-    return Reply(value, update.weight, seen), {"work": kept, "channel": channel}
-
-
-def transmit(algorithm: Algorithm, value: Tree, state: Tree, task: Task) -> tuple[Tree, Tree]:
-    """Encode through every step of the channel, then decode back in reverse."""
-    contexts = [
-        Context(keys.fold(task.key, keys.Purpose.CHANNEL.value, i), task.cohort) for i in range(len(algorithm.channel))
-    ]
-    kept = {}
+    value, channel = update.value, {}
     for i, transform in enumerate(algorithm.channel):
-        value, kept[str(i)] = transform.encode(value, state[str(i)], contexts[i])
+        context = _context(task.key, task.cohort, i)
+        value, channel[str(i)] = transform.encode(value, state["channel"][str(i)], context)
+    return Payload(value, update.weight, seen), {"work": kept, "channel": channel}
+
+
+def decode(algorithm: Algorithm, payload: Tree, key: Array, cohort: Array) -> Tree:
+    """Return the update that the server reads from a client's payload; ``key`` is that of the client's task."""
     for i, transform in reversed(list(enumerate(algorithm.channel))):
-        value = transform.decode(value, contexts[i])
-    return value, kept
+        payload = transform.decode(payload, _context(key, cohort, i))
+    return payload
+
+
+def _context(key: Array, cohort: Array, place: int) -> Context:
+    return Context(keys.fold(key, keys.Purpose.CHANNEL.value, place), cohort)
 
 
 def step_key(task_key: Array, step: Any) -> Array:

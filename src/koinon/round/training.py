@@ -100,7 +100,7 @@ class FederatedTraining:
             key = keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number)
             clients = self.plan.algorithm.sampler.cohort(len(self.plan.data), key)
             self._made.pop(number - 2, None)
-            self._made[number] = self._tasks(self.plan.data, clients, number)
+            self._made[number] = self.tasks_of(self.plan.data, clients, number)
         return self._made[number]
 
     def absorb(self, state: State, total: Partial) -> State:
@@ -125,7 +125,9 @@ class FederatedTraining:
         assert state.rows is not None, "only a finished round has a record"
         names = self.plan.data.names
         refused = {names[i]: leaves for i, leaves in state.rows.refused().items()}
-        return RoundRecord(state.round, len(state.rows), refused, state.figures, seconds, state.rows)
+        lost = {names[i]: why for i, why in state.rows.lost.items()}
+        cohort = len(state.rows) + len(lost)
+        return RoundRecord(state.round, cohort, refused, state.figures, seconds, state.rows, lost)
 
     def _settled(self, state: State, total: Partial) -> State:
         algorithm, number = self.plan.algorithm, state.round + 1
@@ -163,7 +165,7 @@ class FederatedTraining:
         if state.phase is Purpose.EVALUATE:
             clients = self._judges(data, clients, state.round)
         broadcast = dict(self.plan.algorithm.server.variables(state.server))
-        return Job(state.phase, state.round, len(clients), broadcast, self._tasks(data, clients, state.round))
+        return Job(state.phase, state.round, len(clients), broadcast, self.tasks_of(data, clients, state.round))
 
     def _judges(self, data: Dataset, clients: Array, number: int) -> Array:
         """Return those who hold examples out, or as many of them as are asked for."""
@@ -174,7 +176,8 @@ class FederatedTraining:
         key = keys.fold(keys.root(self.seed), keys.Purpose.JUDGES.value, number)
         return np.sort(clients[np.argsort(keys.bits(key, len(clients)), kind="stable")[:cap]])
 
-    def _tasks(self, data: Dataset, clients: Array, number: int) -> Tasks:
+    def tasks_of(self, data: Dataset, clients: Array, number: int) -> Tasks:
+        """Return what the clients at these positions are asked to do in a round."""
         hashes = keys.name_hash([data.names[i] for i in clients.tolist()])
         own = keys.fold(keys.root(self.seed), keys.Purpose.CLIENT.value, number)
         factor = self.plan.algorithm.work.learning_rate_factor(number)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-import safetensors.numpy
-
 from koinon import tree
-from koinon.errors import StoreError
-from koinon.tree import Array, Tree
+from koinon.errors import FormatError, StoreError
+from koinon.store import tensors
+from koinon.tree import Tree
 
 _STRUCTURE = "structure"
 
@@ -21,36 +19,38 @@ _STRUCTURE = "structure"
 class Blobs:
     """A folder of safetensors files, each named by the SHA-256 of its bytes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, synced: bool = True) -> None:
+        """``synced=False`` leaves it to the system when the bytes reach the disk: a killed process loses none."""
         self._folder = folder
+        self._synced = synced
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, value: Tree) -> str:
         """Write a tree durably and return its name; a tree that is there already is not written again."""
-        data = pack(value)
-        name = hashlib.sha256(data).hexdigest()
-        target = self._path(name)
-        if target.exists():
-            return name
-        partial = target.with_suffix(f".{os.getpid()}.part")
+        partial = self._folder / f"{os.getpid()}.part"
+        state = hashlib.sha256()
         try:
             with partial.open("wb") as file:
-                file.write(data)
+                for piece in parts(value):
+                    state.update(piece)
+                    file.write(piece)
                 file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-            _sync_folder(self._folder)
+                if self._synced:
+                    os.fsync(file.fileno())
+            partial.replace(self.path(state.hexdigest()))
+            if self._synced:
+                _sync_folder(self._folder)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise StoreError(
-                f"Could not write {len(data):,} bytes into {self._folder}: {error.strerror}. Make room or choose another "
-                "folder, then run the same line again: every committed round is still there."
+                f"Could not write {tree.size_bytes(value):,} bytes into {self._folder}: {error.strerror}. Make room or "
+                "choose another folder, then run the same line again: every committed round is still there."
             ) from error
-        return name
+        return state.hexdigest()
 
     def read(self, name: str) -> Tree:
         """Return the tree of a name, or say that the file is missing or damaged."""
-        path = self._path(name)
+        path = self.path(name)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -63,32 +63,39 @@ class Blobs:
 
     def keep(self, names: Iterable[str]) -> None:
         """Delete every other file, and what an interrupted write left."""
-        kept = {self._path(name) for name in names}
+        kept = {self.path(name) for name in names}
         for path in self._folder.iterdir():
             if path not in kept:
                 path.unlink(missing_ok=True)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Return where the blob of a name is, or would be."""
         return self._folder / f"{name}.safetensors"
 
 
+def parts(value: Tree) -> Iterator[bytes | memoryview]:
+    """Yield a tree's file piece by piece, from its own memory; empty subtrees survive in the header."""
+    structure = json.dumps(tree.structure(value), sort_keys=True)
+    return tensors.pieces(dict(tree.items(value)), {_STRUCTURE: structure})
+
+
 def pack(value: Tree) -> bytes:
-    """Return a tree as safetensors bytes; empty subtrees survive in the header."""
-    arrays: dict[str, Array] = {name: _contiguous(leaf) for name, leaf in tree.items(value)}
-    data: bytes = safetensors.numpy.save(arrays, {_STRUCTURE: json.dumps(tree.structure(value), sort_keys=True)})
-    return data
+    """Return a tree as safetensors bytes."""
+    return b"".join(parts(value))
 
 
-def unpack(data: bytes) -> Tree:
-    """Return the tree of :func:`pack`."""
-    length = int.from_bytes(data[:8], "little")
-    structure = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_STRUCTURE])
-    arrays = safetensors.numpy.load(data)
-    return tree.fill(structure, (arrays[name] for name in tree.names(structure)))
-
-
-def _contiguous(leaf: Array) -> Array:
-    return np.ascontiguousarray(leaf).reshape(np.shape(leaf))
+def unpack(data: bytes | bytearray | memoryview) -> Tree:
+    """Return the tree of :func:`pack` over the memory of ``data``. Raises FormatError for anything else."""
+    found = tensors.layout(memoryview(data), len(data))
+    arrays = found.views(data)
+    try:
+        structure = json.loads(found.metadata[_STRUCTURE])
+        names = tree.names(structure)
+        if sorted(names) != sorted(arrays):
+            raise ValueError("its names are not those of its tensors")
+        return tree.fill(structure, (arrays[name] for name in names))
+    except (KeyError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise FormatError(f"The file's tree cannot be rebuilt: {error}.") from error
 
 
 def _sync_folder(folder: Path) -> None:
