@@ -68,7 +68,9 @@ class JaxEngine:
         value, weight, metrics, new = jax.tree.map(np.asarray, program.send(*arguments))
         return Payload(value, weight, metrics), tree.map(lambda x: x[None], new)
 
-    def _prepared(self, plan: Plan, job: Job, states: Tree) -> tuple[_Program, tuple[Tree, Tree, dict[str, Tree], dict[str, Array], Tree]]:
+    def _prepared(
+        self, plan: Plan, job: Job, states: Tree
+    ) -> tuple[_Program, tuple[Tree, Tree, dict[str, Tree], dict[str, Array], Tree]]:
         """Return the job's program and its arguments."""
         algorithm, data = task_parts(plan, job)
         if not plan.model.compiled:
