@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from koinon.channel.clip import Clip as Clip
     from koinon.channel.quantise import Quantise as Quantise
     from koinon.core.algorithm import Algorithm as Algorithm
+    from koinon.core.algorithm import Synchronous as Synchronous
     from koinon.core.types import Batch as Batch
     from koinon.core.types import Task as Task
     from koinon.core.types import Update as Update
@@ -77,7 +78,7 @@ _HOMES = {
     "koinon.app": ("App", "alone", "evaluate", "fit", "pooled"),
     "koinon.channel.clip": ("Clip",),
     "koinon.channel.quantise": ("Quantise",),
-    "koinon.core.algorithm": ("Algorithm",),
+    "koinon.core.algorithm": ("Algorithm", "Synchronous"),
     "koinon.core.types": ("Batch", "Task", "Update"),
     "koinon.data.dataset": ("FederatedDataset", "federate"),
     "koinon.data.partition": ("Dirichlet", "IID", "NaturalColumn", "QuantitySkew", "Shards", "partition"),

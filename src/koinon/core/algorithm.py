@@ -6,13 +6,40 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from koinon.core.protocols import Aggregator, ClientWork, Needs, Offers, Sampler, Server, Transform
+from koinon.core.ranges import positive, whole
 from koinon.core.wire import Wire
-from koinon.errors import CompositionError
+from koinon.errors import CompositionError, ConfigurationError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Synchronous:
-    """Every round waits for its whole cohort."""
+    """Every round waits for its whole cohort, and between institutions no longer than a deadline.
+
+    A round opens when ``clients`` are present. ``over_selection`` times as many clients are asked as the
+    sampler draws, and as many updates as it draws are enough. When the time is up, the share ``quorum`` of them
+    settles the round; with fewer it is asked for again, ``retries`` times, and then the run pauses until
+    someone comes back. The time is learnt from earlier rounds, between ``shortest`` and ``longest`` seconds.
+    In simulation every client answers, and none of this shows. Bonawitz et al. 2019, "Towards Federated Learning
+    at Scale", section 2.2.
+    """
+
+    clients: int = 2
+    quorum: float = 0.5
+    over_selection: float = 1.0
+    shortest: float = 30.0
+    longest: float = 600.0
+    retries: int = 1
+
+    def __post_init__(self) -> None:
+        whole(self, "clients")
+        whole(self, "retries", least=0)
+        for name in ("quorum", "over_selection", "shortest", "longest"):
+            positive(self, name)
+        if self.quorum > 1 or self.over_selection < 1 or self.shortest > self.longest:
+            raise ConfigurationError(
+                "Synchronous takes a quorum of at most 1, an over_selection of at least 1 and shortest <= longest; "
+                f"found {self!r}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The deployment: a coordinator and participants over HTTPS, running the very App that was simulated."""

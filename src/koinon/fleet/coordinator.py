@@ -1,0 +1,325 @@
+"""The coordinator of one run without sockets, clock or disk: ``handle(state, event, now) -> (state, commands)``.
+
+A stage (the training or the judging half of a round) is open until enough clients have answered or its time is up.
+Nothing here waits: what is to happen later is a command to be woken. Whoever feeds it events writes down what must
+not be lost before it hands them in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TypeAlias
+
+from koinon.core.algorithm import Synchronous
+from koinon.round.deadlines import deadline_seconds
+
+_KEPT_DURATIONS = 64
+
+
+class Standing(Enum):
+    """Where a client stands in the open stage."""
+
+    ASKED = "asked"
+    ARRIVED = "arrived"  # its update is here and counts
+    REFUSED = "refused"  # its update is here and cannot be added
+    FAILED = "failed"  # it said that it cannot
+    REVOKED = "revoked"
+
+
+_ANSWERED = (Standing.ARRIVED, Standing.REFUSED)
+
+
+@dataclass(frozen=True)
+class Open:
+    """A stage is to be asked for.
+
+    ``draw`` are the sampler's clients; ``reserve`` others in the order they may replace them. ``asked``, ``target``
+    and ``answered`` are what an earlier process wrote down of this very stage.
+    """
+
+    draw: tuple[str, ...]
+    reserve: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    target: int = 0
+    answered: Mapping[str, bool] = field(default_factory=dict)  # client -> its update counts
+
+
+@dataclass(frozen=True)
+class Present:
+    """A client has joined, or has spoken again after it was thought lost."""
+
+    client: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A client's update is written down; ``counts`` says whether it can be added."""
+
+    client: str
+    counts: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A client said that it cannot, and why."""
+
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """A client may no longer take part."""
+
+    client: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """The operator wants the run to rest."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The operator wants it to go on."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = Open | Present | Answered | Failed | Revoked | Pause | Resume | Tick
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Tell these clients that there is something to do, after writing them and the target down."""
+
+    clients: tuple[str, ...]
+    target: int
+
+
+@dataclass(frozen=True)
+class Settle:
+    """The stage is over: these clients' updates make it, and the others are lost for a reason."""
+
+    clients: tuple[str, ...]
+    lost: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Hand in a Tick at this time (seconds of the same clock as ``now``)."""
+
+    at: float
+
+
+Command: TypeAlias = Ask | Settle | Wake
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One open stage."""
+
+    draw: tuple[str, ...]
+    reserve: tuple[str, ...]
+    standings: Mapping[str, Standing] = field(default_factory=dict)  # of everybody who was asked
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    target: int = 0  # so many answers are all that is wanted
+    attempt: int = 0  # 0: nobody has been asked yet
+    began: float = 0.0
+    deadline: float | None = None  # None: open until enough have answered
+
+    def of(self, *standings: Standing) -> tuple[str, ...]:
+        """Return the clients that stand so, sorted."""
+        return tuple(sorted(client for client, standing in self.standings.items() if standing in standings))
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a run's coordinator knows of its clients."""
+
+    terms: Synchronous
+    present: frozenset[str] = frozenset()
+    stage: Stage | None = None
+    paused: bool = False
+    durations: tuple[float, ...] = ()
+
+    @property
+    def waits_for(self) -> str | None:
+        """What stops the run from going on, for people; None while it is waiting for nobody."""
+        if self.paused:
+            return "the operator: the run is paused. koinon resume lets it go on"
+        if self.stage is None:
+            return None
+        if self.stage.attempt == 0:
+            missing = self.terms.clients - len(self.present)
+            if missing <= 0:
+                return "one of the clients that were drawn: none of them is here"
+            return f"{missing} more {_clients(missing)} to join: {len(self.present)} of {self.terms.clients} are here"
+        answered = len(self.stage.of(*_ANSWERED))
+        if self.held:
+            missing = _quorum(self) - answered
+            return f"{missing} more {_clients(missing)}: {answered} have answered, and {_quorum(self)} must"
+        return f"{len(self.stage.of(Standing.ASKED))} of {len(self.stage.standings)} answers"
+
+    @property
+    def held(self) -> bool:
+        """Whether the run rests until somebody comes back or the operator says so."""
+        stage = self.stage
+        return self.paused or (stage is not None and (stage.attempt == 0 or stage.deadline is None))
+
+
+def handle(state: State, event: Event, now: float) -> tuple[State, tuple[Command, ...]]:
+    """Return the state after an event and what is to be done, in this order."""
+    return _advance(_REACTIONS[type(event)](state, event, now), now)
+
+
+def _opened(state: State, event: Open, now: float) -> State:
+    assert state.stage is None, "a stage is opened when the one before is settled"
+    stage = Stage(event.draw, event.reserve)
+    if event.asked:  # an earlier process had begun it: nobody is forgotten, and everybody has the whole time again
+        known = {client: Standing.ASKED for client in event.asked}
+        known |= {c: Standing.ARRIVED if counts else Standing.REFUSED for c, counts in event.answered.items()}
+        deadline = now + _seconds(state)
+        stage = replace(stage, standings=known, target=event.target, attempt=1, began=now, deadline=deadline)
+    return replace(state, stage=stage)
+
+
+def _appeared(state: State, event: Present, now: float) -> State:
+    return replace(state, present=state.present | {event.client})
+
+
+def _answered(state: State, event: Answered, now: float) -> State:
+    stage = state.stage
+    if stage is None or stage.standings.get(event.client) not in (Standing.ASKED, Standing.FAILED):
+        return state
+    standing = Standing.ARRIVED if event.counts else Standing.REFUSED
+    reasons = {client: why for client, why in stage.reasons.items() if client != event.client}
+    stage = replace(stage, standings={**stage.standings, event.client: standing}, reasons=reasons)
+    durations = state.durations
+    if stage.deadline is not None:  # what comes after the time is up says nothing of how long a round takes
+        durations = (*durations, now - stage.began)[-_KEPT_DURATIONS:]
+    return replace(state, stage=stage, durations=durations, present=state.present | {event.client})
+
+
+def _failed(state: State, event: Failed, now: float) -> State:
+    stage = state.stage
+    if stage is None or stage.standings.get(event.client) is not Standing.ASKED:
+        return state
+    standings = {**stage.standings, event.client: Standing.FAILED}
+    stage = replace(stage, standings=standings, reasons={**stage.reasons, event.client: f"failed: {event.reason}"})
+    return replace(state, stage=stage, present=state.present - {event.client})
+
+
+def _revoked(state: State, event: Revoked, now: float) -> State:
+    state = replace(state, present=state.present - {event.client})
+    if state.stage is None or event.client not in state.stage.standings:
+        return state
+    standings = {**state.stage.standings, event.client: Standing.REVOKED}
+    reasons = {**state.stage.reasons, event.client: "revoked by the operator"}
+    return replace(state, stage=replace(state.stage, standings=standings, reasons=reasons))
+
+
+def _paused(state: State, event: Pause, now: float) -> State:
+    return replace(state, paused=True)
+
+
+def _resumed(state: State, event: Resume, now: float) -> State:
+    stage = state.stage
+    if state.paused and stage is not None and stage.deadline is not None:
+        stage = replace(stage, deadline=now + _seconds(state))
+    return replace(state, paused=False, stage=stage)
+
+
+def _ticked(state: State, event: Tick, now: float) -> State:
+    return state
+
+
+_REACTIONS: Mapping[type, Callable[[State, Event, float], State]] = {  # type: ignore[assignment]
+    Open: _opened, Present: _appeared, Answered: _answered, Failed: _failed,
+    Revoked: _revoked, Pause: _paused, Resume: _resumed, Tick: _ticked,
+}  # fmt: skip
+
+
+def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
+    """Take every step that the state allows now."""
+    stage = state.stage
+    if stage is None or state.paused:
+        return state, ()
+    if stage.attempt == 0:
+        return _begin(state, stage, now) if len(state.present) >= state.terms.clients else (state, ())
+    answered, pending = len(stage.of(*_ANSWERED)), stage.of(Standing.ASKED)
+    over = stage.deadline is None or now >= stage.deadline
+    if answered >= stage.target or (answered >= _quorum(state) and (over or not pending)):
+        return _settle(state, stage)
+    if stage.deadline is None:
+        back = [c for c in stage.of(Standing.FAILED) if c in state.present]
+        return _ask_again(state, stage, back) if back else (state, ())
+    if over or not pending:
+        return _retry(state, stage, now)
+    return state, (Wake(stage.deadline),)
+
+
+def _begin(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command, ...]]:
+    """Ask the drawn clients that are here, and others in the place of those that are not."""
+    if not stage.draw:  # an empty cohort, as coins may fall
+        return _settle(state, stage)
+    wanted = math.ceil(len(stage.draw) * state.terms.over_selection)
+    here = [client for client in (*stage.draw, *stage.reserve) if client in state.present][:wanted]
+    if not here:
+        return state, ()
+    stage = replace(stage, target=min(len(stage.draw), len(here)))
+    return _asked(state, stage, here, now, attempt=1)
+
+
+def _retry(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command, ...]]:
+    """Ask again, replacing who did not answer; after the last time stay open until somebody comes back."""
+    silent = stage.of(Standing.ASKED)
+    state = replace(state, present=state.present.difference(silent))
+    if stage.attempt > state.terms.retries:
+        return replace(state, stage=replace(stage, deadline=None)), ()
+    fresh = [c for c in (*stage.draw, *stage.reserve) if c in state.present and c not in stage.standings]
+    missing = max(0, stage.target - len(stage.of(*_ANSWERED)))
+    again = [*silent, *stage.of(Standing.FAILED), *fresh[:missing]]
+    return _asked(state, stage, again, now, attempt=stage.attempt + 1)
+
+
+def _asked(
+    state: State, stage: Stage, clients: list[str], now: float, attempt: int
+) -> tuple[State, tuple[Command, ...]]:
+    deadline = now + _seconds(state)
+    standings = {**stage.standings, **dict.fromkeys(clients, Standing.ASKED)}
+    stage = replace(stage, standings=standings, attempt=attempt, began=now, deadline=deadline)
+    return replace(state, stage=stage), (Ask(tuple(clients), stage.target), Wake(deadline))
+
+
+def _ask_again(state: State, stage: Stage, clients: list[str]) -> tuple[State, tuple[Command, ...]]:
+    standings = {**stage.standings, **dict.fromkeys(clients, Standing.ASKED)}
+    return replace(state, stage=replace(stage, standings=standings)), (Ask(tuple(clients), stage.target),)
+
+
+def _settle(state: State, stage: Stage) -> tuple[State, tuple[Command, ...]]:
+    late = stage.of(Standing.ASKED)
+    enough = len(stage.of(*_ANSWERED)) >= stage.target  # then the others are not lost, only not needed
+    why = "not needed: enough others had answered" if enough else "late: no update before the time was up"
+    lost = {**stage.reasons, **dict.fromkeys(late, why)}
+    present = state.present if enough else state.present.difference(late)
+    return replace(state, stage=None, present=present), (Settle(stage.of(*_ANSWERED), lost),)
+
+
+def _quorum(state: State) -> int:
+    assert state.stage is not None, "there is a quorum of an open stage only"
+    return max(1, math.ceil(state.stage.target * state.terms.quorum))
+
+
+def _seconds(state: State) -> float:
+    return deadline_seconds(state.durations, state.terms.shortest, state.terms.longest)
+
+
+def _clients(count: int) -> str:
+    return "client" if count == 1 else "clients"

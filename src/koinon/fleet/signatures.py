@@ -1,0 +1,134 @@
+"""Who said it: Ed25519 everywhere, P-256 for browsers that have no Ed25519."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from koinon.errors import FleetError, FormatError
+
+_P256_SCALAR = 32
+
+
+class Kind(Enum):
+    """A signature algorithm."""
+
+    ED25519 = "ed25519"
+    P256 = "p256"
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """Who signs: 32 raw bytes of Ed25519, or the 65-byte uncompressed point of P-256."""
+
+    kind: Kind
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        try:
+            if self.kind is Kind.ED25519:
+                Ed25519PublicKey.from_public_bytes(self.raw)
+            else:
+                self._point()
+        except ValueError as error:
+            raise FormatError(f"{len(self.raw)} bytes are no {self.kind.value} public key.") from error
+
+    def signed(self, signature: bytes, text: bytes) -> bool:
+        """Return whether ``signature`` over ``text`` is this key's: 64 bytes in either kind."""
+        if len(signature) != 2 * _P256_SCALAR:
+            return False
+        try:
+            if self.kind is Kind.ED25519:
+                Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, text)
+            else:
+                halves = (int.from_bytes(part, "big") for part in (signature[:_P256_SCALAR], signature[_P256_SCALAR:]))
+                self._point().verify(encode_dss_signature(*halves), text, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+    def _point(self) -> ec.EllipticCurvePublicKey:
+        if len(self.raw) != 2 * _P256_SCALAR + 1:
+            raise ValueError("a P-256 point is given uncompressed")
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), self.raw)
+
+
+class OwnKey:
+    """An Ed25519 key that never leaves its file."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(secret)
+
+    @classmethod
+    def at(cls, path: Path) -> OwnKey:
+        """Return the key of a file, made by the system's generator if there is none; only its owner may read it."""
+        if not path.exists():
+            write_secret(path, os.urandom(32).hex().encode())
+        try:
+            return cls(bytes.fromhex(path.read_text().strip()))
+        except (OSError, ValueError) as error:
+            raise FleetError(f"{path} is no key ({error}). Restore it from a copy, or enrol anew.") from error
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+        return PublicKey(Kind.ED25519, self._key.public_key().public_bytes_raw())
+
+    def sign(self, text: bytes) -> bytes:
+        """Return the signature over ``text``."""
+        return self._key.sign(text)
+
+
+def signed_text(purpose: str, *lines: object) -> bytes:
+    """Return what is signed for a purpose: one line each, so that no two messages share a text."""
+    texts = [f"koinon/1 {purpose}", *(str(line) for line in lines)]
+    if any("\n" in text for text in texts):
+        raise FormatError("What is signed is made of single lines.")
+    return ("\n".join(texts) + "\n").encode()
+
+
+def digest(data: bytes | bytearray | memoryview) -> str:
+    """Return the SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def root(digests: list[str]) -> str:
+    """Return the SHA-256 over chunk digests, one after the other."""
+    return digest(b"".join(bytes.fromhex(item) for item in digests))
+
+
+def encoded(raw: bytes) -> str:
+    """Return base64url without padding."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def decoded(text: str) -> bytes:
+    """Return the bytes of base64url, with or without padding. Raises FormatError."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FormatError("A value is not base64url.") from error
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
