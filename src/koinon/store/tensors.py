@@ -18,6 +18,7 @@ from koinon.errors import FormatError
 from koinon.tree import Array
 
 LENGTH_BYTES = 8
+_ADDRESSES = 2**48
 _METADATA = "__metadata__"
 _DTYPES = {
     "BOOL": np.dtype("?"), "U8": np.dtype("u1"), "I8": np.dtype("i1"), "U16": np.dtype("<u2"), "I16": np.dtype("<i2"),
@@ -142,6 +143,7 @@ def _place(tensor: Tensor) -> tuple[int, int]:
 def _parsed(text: bytes) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
+        "".join(part for pair in pairs for part in pair if isinstance(part, str)).encode()  # raises: not Unicode text
         if len(found) != len(pairs):
             raise ValueError("a name stands twice")
         return found
@@ -168,13 +170,15 @@ def _tensor(name: str, entry: Any, begin: int, limits: Limits) -> Tensor:
     if not _counts(offsets) or len(offsets) != 2:
         raise FormatError(f"Tensor {name[:80]!r} must have two data_offsets, whole numbers.")
     start, stop = offsets
+    if math.prod(size or 1 for size in shape) >= _ADDRESSES:  # numpy refuses such a shape even when it is empty
+        raise FormatError(f"Tensor {name[:80]!r} has shape {shape}, more numbers than a memory has places.")
     if stop - start != math.prod(shape) * _DTYPES[kind].itemsize:
         raise FormatError(f"Tensor {name[:80]!r} of {kind}{shape} does not take {stop - start:,} bytes.")
     return Tensor(name, kind, tuple(shape), begin + start, begin + stop)
 
 
 def _counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < _ADDRESSES for item in value)
 
 
 def _little(array: Array) -> Array:
