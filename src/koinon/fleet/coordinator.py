@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from koinon.core.algorithm import Synchronous
 from koinon.round.deadlines import deadline_seconds
@@ -240,7 +240,7 @@ def _ticked(state: State, event: Tick, now: float) -> State:
     return state
 
 
-_REACTIONS: Mapping[type, Callable[[State, Event, float], State]] = {  # type: ignore[assignment]
+_REACTIONS: Mapping[type, Callable[[State, Any, float], State]] = {
     Open: _opened, Present: _appeared, Answered: _answered, Failed: _failed,
     Revoked: _revoked, Pause: _paused, Resume: _resumed, Tick: _ticked,
 }  # fmt: skip

@@ -1,0 +1,174 @@
+"""Where a coordinator keeps everything: rows in SQLite (or PostgreSQL by URL), blobs and uploads as files.
+
+A transaction is all or nothing and is on disk before its call returns. One coordinator has a store at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from koinon.errors import StoreError
+from koinon.fleet import tables
+from koinon.store.blobs import Blobs
+
+DATABASE = "fleet.sqlite"
+_LOCK = 0x6B6F696E6F6E  # "koinon", as PostgreSQL's advisory locks are numbered
+_MADE_HERE = 0o700
+
+
+class FleetStore:
+    """A folder (blobs, uploads, keys) and a database. Use :meth:`open`."""
+
+    def __init__(self, folder: Path, engine: Engine, release: ExitStack) -> None:
+        self.folder = folder
+        self.blobs = Blobs(folder / "blobs", synced=False)
+        self._engine = engine
+        self._release = release
+
+    @classmethod
+    def open(cls, folder: Path, database: str | None = None) -> FleetStore:
+        """Lock and open the store of a coordinator, made where there is none.
+
+        ``database`` is an SQLAlchemy URL; None is SQLite in the folder. Raises StoreError if another process has it.
+        """
+        with ExitStack() as undo:
+            lock = _locked(folder)
+            undo.callback(os.close, lock)
+            engine = _engine(folder, database)
+            undo.callback(engine.dispose)
+            with speaking(folder):
+                if engine.dialect.name == "postgresql":
+                    _advisory_lock(engine, undo)
+                tables.METADATA.create_all(engine)
+            store = cls(folder, engine, undo.pop_all())
+        store._check_format()
+        return store
+
+    @classmethod
+    def read_only(cls, folder: Path) -> FleetStore:
+        """Open the SQLite store of a folder to look at it, also while a coordinator writes it."""
+        if not (folder / DATABASE).is_file():
+            raise StoreError(f"{folder} holds no coordinator's store: there is no {DATABASE} in it.")
+        url = f"sqlite:///file:{folder / DATABASE}?mode=ro&uri=true"
+        engine = sa.create_engine(url)
+        release = ExitStack()
+        release.callback(engine.dispose)
+        return cls(folder, engine, release)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection whose changes are kept all together, or not at all if the block raises."""
+        with speaking(self.folder), self._engine.begin() as connection:
+            yield connection
+
+    def value(self, name: str) -> Any:
+        """Return what :meth:`keep` kept under a name, or None."""
+        with self.transaction() as rows:
+            found = rows.execute(sa.select(tables.about.c.value).where(tables.about.c.name == name)).scalar()
+        return None if found is None else json.loads(found)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a JSON value under a name."""
+        with self.transaction() as rows:
+            rows.execute(sa.delete(tables.about).where(tables.about.c.name == name))
+            rows.execute(sa.insert(tables.about).values(name=name, value=json.dumps(value)))
+
+    def close(self) -> None:
+        """Give the store free. Safe to call twice."""
+        self._release.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _check_format(self) -> None:
+        found = self.value("format")
+        if found is None:
+            self.keep("format", tables.FORMAT)
+        elif found != tables.FORMAT:
+            raise StoreError(
+                f"{self.folder} was written in format {found}, and this koinon reads format {tables.FORMAT}. "
+                "Use the koinon it was made with, or another folder."
+            )
+
+
+def put(rows: Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, or overwrite the one with the same primary key."""
+    keys = [column for column in table.primary_key.columns]
+    same = sa.and_(*(column == values[column.name] for column in keys))
+    changed = rows.execute(sa.update(table).where(same).values(**values))
+    if changed.rowcount == 0:
+        rows.execute(sa.insert(table).values(**values))
+
+
+@contextmanager
+def speaking(folder: Path) -> Iterator[None]:
+    """Turn what a database says into what a person can do."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise StoreError(
+            f"The database of {folder} cannot be used: {cause}. If the disk is full, make room; then start the same "
+            "line again: everything that was committed is still there."
+        ) from error
+
+
+def _engine(folder: Path, database: str | None) -> Engine:
+    if database is None:
+        engine = sa.create_engine(f"sqlite:///{folder / DATABASE}", connect_args={"timeout": 30})
+        sa.event.listen(engine, "connect", _durable)
+        return engine
+    try:
+        return sa.create_engine(database, pool_pre_ping=True)
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
+        raise StoreError(
+            f"The database URL cannot be used: {error}. Give one like postgresql+psycopg://user:password@host/name "
+            "(pip install 'koinon[postgresql]')."
+        ) from error
+
+
+def _durable(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _advisory_lock(engine: Engine, undo: ExitStack) -> None:
+    """Hold PostgreSQL's lock for as long as this process lives: its server frees it when the connection dies."""
+    connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    undo.callback(connection.close)
+    if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar():
+        raise StoreError("Another coordinator uses this database. Stop it, or use another database.")
+
+
+def _locked(folder: Path) -> int:
+    try:
+        folder.mkdir(mode=_MADE_HERE, parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be used: {error.strerror}. Choose another folder.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise StoreError(
+            f"{folder} is in use by another process (number {holder}). Wait for it, stop it, or choose another folder."
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
