@@ -74,4 +74,4 @@ def merge(left: Tree, right: Tree) -> Tree:
 
 def mean(total: Tree, weight: int) -> Tree:
     """Return ``total / (weight * 2**30)`` as float64; ``weight`` is the sum of the clients' weights."""
-    return map(lambda t: np.asarray(t, np.float64) / (float(weight) * SCALE), total)
+    return map(lambda t: t / (float(weight) * SCALE), total)

@@ -19,7 +19,6 @@ from sqlalchemy.engine import Connection, Engine
 
 from koinon.errors import StoreError
 from koinon.fleet import tables
-from koinon.store.blobs import Blobs
 
 DATABASE = "fleet.sqlite"
 _LOCK = 0x6B6F696E6F6E  # "koinon", as PostgreSQL's advisory locks are numbered
@@ -27,11 +26,10 @@ _MADE_HERE = 0o700
 
 
 class FleetStore:
-    """A folder (blobs, uploads, keys) and a database. Use :meth:`open`."""
+    """A folder and a database. Use :meth:`open`."""
 
     def __init__(self, folder: Path, engine: Engine, release: ExitStack) -> None:
         self.folder = folder
-        self.blobs = Blobs(folder / "blobs", synced=False)
         self._engine = engine
         self._release = release
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from koinon import keys
+from koinon import keys, tree
 from koinon.core.events import RoundRecord
 from koinon.core.execution import Plan
 from koinon.core.protocols import Budgeted, Dataset
@@ -135,7 +135,8 @@ class FederatedTraining:
         accepted = int(np.count_nonzero(total.rows.weights))
         if len(total.rows):  # a Poisson cohort may be empty: the round changes nothing
             facts = RoundFacts(number, accepted, len(self.plan.data))
-            server = algorithm.server.apply(server, settle(algorithm, total, self.plan.data.names), facts)
+            aggregate = settle(algorithm, total, self.plan.data.names)
+            server = tree.to_numpy(algorithm.server.apply(server, aggregate, facts))
         sums = total.rows.sums()
         seen = float(sums[EXAMPLES]) if sums else 0.0
         figures = {f"train_{name}": value for name, value in self.plan.model.finish(sums).items()} if seen else {}

@@ -61,6 +61,20 @@ class Blobs:
             raise StoreError(f"{path} is damaged: its content does not match its name. Restore it from a copy.")
         return unpack(data)
 
+    def whole(self, name: str) -> bool:
+        """Return whether the file of a name is there and undamaged."""
+        try:
+            with self.path(name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == name
+        except OSError:
+            return False
+
+    def sync(self, name: str) -> None:
+        """Force a file that was written without ``synced`` to the disk."""
+        with self.path(name).open("rb") as file:
+            os.fsync(file.fileno())
+        _sync_folder(self._folder)
+
     def keep(self, names: Iterable[str]) -> None:
         """Delete every other file, and what an interrupted write left."""
         kept = {self.path(name) for name in names}

@@ -1,0 +1,134 @@
+"""An update as a file: what it must hold, whether it can be added, and its sum with others, leaf by leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from koinon import exact, tree
+from koinon.core.algorithm import Algorithm
+from koinon.core.types import Context, Payload
+from koinon.errors import FormatError
+from koinon.fleet.deferred import Deferred
+from koinon.fleet.spool import Upload
+from koinon.round.client import decode, initial_state
+from koinon.store import tensors
+from koinon.tree import Array, Tree
+
+_UPDATE, _METRICS = "update.", "metrics."
+_MOST_METRICS = 64
+_MOST_METRIC_VALUES = 1 << 20
+_BFLOAT16 = ".bfloat16"  # what the codec calls a leaf of such bits
+
+
+def to_pieces(sent: Payload) -> list[bytes | memoryview]:
+    """Return the file of what a client sends."""
+    arrays = {f"{_UPDATE}{name}".rstrip("."): leaf for name, leaf in tree.items(sent.value)}
+    arrays |= {f"{_METRICS}{name}": np.asarray(value, np.float32) for name, value in sent.metrics.items()}
+    return list(tensors.pieces(arrays, bfloat16=[name for name in arrays if name.endswith(_BFLOAT16)]))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The leaves of every update of an algorithm, as the channel sends them."""
+
+    algorithm: Algorithm
+    structure: Tree
+    leaves: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, algorithm: Algorithm, value: Tree) -> Expected:
+        """Return what is expected for updates shaped like ``value``."""
+        if algorithm.channel:  # the channel says how it encodes; only shapes are kept
+            state = initial_state(algorithm, value)["channel"]
+            value = tree.zeros(tree.to_numpy(value))
+            for i, transform in enumerate(algorithm.channel):
+                value, _ = transform.encode(value, state[str(i)], Context(np.zeros(2, np.uint32), np.float32(1)))
+        known = {name: (np.asarray(leaf).dtype, np.shape(leaf)) for name, leaf in tree.items(value)}
+        if not tree.leaves(value):
+            known = {}
+        return cls(algorithm, tree.structure(value), known)
+
+    def check(self, layout: tensors.Layout) -> None:
+        """Raise FormatError unless a file holds exactly these leaves and some metric sums."""
+        found = {t.name.removeprefix(_UPDATE): t for t in layout.tensors if t.name.startswith(_UPDATE)}
+        metrics = [t for t in layout.tensors if t.name.startswith(_METRICS)]
+        if len(found) + len(metrics) != len(layout.tensors):
+            other = next(t.name for t in layout.tensors if not t.name.startswith((_UPDATE, _METRICS)))
+            raise FormatError(f"An update holds update.* and metrics.*; found {other[:80]!r}.")
+        if different := found.keys() ^ self.leaves.keys():
+            raise FormatError(f"The update has other leaves than the model: {sorted(different)[0][:80]!r}.")
+        for name, (dtype, shape) in self.leaves.items():
+            if (found[name].dtype, found[name].shape) != (dtype, shape):
+                raise FormatError(
+                    f"Leaf {name[:80]!r} is {found[name].type}{list(found[name].shape)}, where {dtype}{list(shape)} is due."
+                )
+        values = sum((t.stop - t.start) // 4 for t in metrics)
+        if len(metrics) > _MOST_METRICS or values > _MOST_METRIC_VALUES or any(t.type != "F32" for t in metrics):
+            raise FormatError(f"Metrics are at most {_MOST_METRICS} float32 sums of {_MOST_METRIC_VALUES:,} values.")
+
+
+@dataclass(frozen=True)
+class Received:
+    """A complete upload with what is known of its task."""
+
+    client: int  # position among the run's members
+    upload: Upload
+    weight: int
+    key: Array  # of the client's task
+    cohort: int
+
+    def metrics(self) -> dict[str, Array]:
+        """Return the metric sums."""
+        mine = [t for t in self.upload.layout().tensors if t.name.startswith(_METRICS)]
+        return {t.name.removeprefix(_METRICS): self.upload.read(t) for t in mine}
+
+    def value(self, expected: Expected) -> Tree:
+        """Return the decoded update, all of it in memory."""
+        stored = {t.name.removeprefix(_UPDATE): t for t in self.upload.layout().tensors}
+        names = tree.names(expected.structure) if expected.leaves else ()
+        payload = tree.fill(expected.structure, (self.upload.read(stored[name]) for name in names))
+        value = decode(expected.algorithm, payload, self.key, np.float32(self.cohort))
+        return tree.map(lambda x: np.asarray(x, np.float32), value)
+
+    def verdicts(self, expected: Expected) -> dict[str, bool]:
+        """Return for every leaf of the update whether it is finite and small enough to be added."""
+        bound = np.float32(exact.limit(self.cohort, self.weight))
+        if expected.algorithm.channel:
+            value = self.value(expected)
+            names = tree.names(value) if tree.leaves(value) else ()
+            return dict(zip(names, map(bool, exact.acceptable(value, bound)), strict=True))
+        stored = [t for t in self.upload.layout().tensors if t.name.startswith(_UPDATE)]
+        found = {t.name.removeprefix(_UPDATE): bool(exact.acceptable(self.upload.read(t), bound)[0]) for t in stored}
+        return dict(sorted(found.items()))
+
+
+def total(expected: Expected, received: Sequence[Received]) -> Tree:
+    """Return the exact integer total. Without a channel each leaf is summed when it is asked for, and not before."""
+    if not expected.leaves:
+        return {}
+    if expected.algorithm.channel:
+        values = (part.value(expected) for part in received)
+        return _summed(values, [part.weight for part in received])
+    layouts = [{t.name: t for t in part.upload.layout().tensors} for part in received]
+
+    def leaf(name: str, shape: tuple[int, ...]) -> Array:
+        into = np.zeros(shape, np.int64)
+        for part, stored in zip(received, layouts, strict=True):
+            exact.accumulate(into, part.upload.read(stored[_UPDATE + name]), part.weight)
+        return into
+
+    names = iter(tree.names(expected.structure))
+    deferred = (Deferred(leaf, (name, expected.leaves[name][1])) for name in names)
+    return tree.fill(expected.structure, deferred)
+
+
+def _summed(values: Any, weights: Sequence[int]) -> Tree:
+    into: Tree = None
+    for value, weight in zip(values, weights, strict=True):
+        into = exact.zero(value) if into is None else into
+        exact.accumulate(into, value, weight)
+    return {} if into is None else into

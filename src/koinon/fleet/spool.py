@@ -1,0 +1,181 @@
+"""Uploads on disk: chunks at fixed places, each checked by its digest, readable leaf by leaf once complete."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from koinon.errors import FormatError, StoreError
+from koinon.fleet.signatures import digest, root
+from koinon.store import tensors
+from koinon.tree import Array
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a client says it will upload."""
+
+    size: int
+    chunk_bytes: int
+    digests: tuple[str, ...]  # SHA-256 of every chunk, in hex
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or len(self.digests) != -(-self.size // self.chunk_bytes):
+            raise FormatError(
+                f"{self.size:,} bytes in chunks of {self.chunk_bytes:,} need {-(-self.size // self.chunk_bytes):,} "
+                f"digests; found {len(self.digests):,}."
+            )
+        if not all(len(item) == 64 and not set(item) - set("0123456789abcdef") for item in self.digests):
+            raise FormatError("A chunk's digest is a SHA-256 of 64 lower-case hex digits.")
+
+    @property
+    def root(self) -> str:
+        """What is signed of the content."""
+        return root(list(self.digests))
+
+    def length(self, chunk: int) -> int:
+        """Return the bytes of a chunk."""
+        return min(self.chunk_bytes, self.size - chunk * self.chunk_bytes)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One client's file and which of its chunks are there."""
+
+    claim: Claim
+    path: Path
+    have: set[int] = field(default_factory=set)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is there."""
+        return len(self.have) == len(self.claim.digests)
+
+    def open_chunk(self, chunk: int) -> Chunk:
+        """Return where the bytes of a chunk go. Close it by :meth:`Chunk.finish` or :meth:`Chunk.drop`."""
+        return Chunk(self, chunk)
+
+    def layout(self) -> tensors.Layout:
+        """Return where the file's tensors are. Raises FormatError."""
+        with self.path.open("rb") as file:
+            head = file.read(tensors.LENGTH_BYTES)
+            head += file.read(tensors.header_length(head))
+        return tensors.layout(head, self.claim.size)
+
+    def read(self, tensor: tensors.Tensor) -> Array:
+        """Return one tensor in memory of its own."""
+        out = np.empty(tensor.shape, tensor.dtype)
+        if not out.nbytes:
+            return out
+        view = memoryview(out.reshape(-1).view(np.uint8).data)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(tensor.start)
+            while view:
+                count = file.readinto(view)
+                if not count:
+                    raise StoreError(f"{self.path} was cut short. The client will be asked to send it again.")
+                view = view[count:]
+        return out
+
+
+class Chunk:
+    """Takes a chunk's bytes as they come and keeps them only if their digest is the announced one."""
+
+    def __init__(self, upload: Upload, number: int) -> None:
+        self._upload, self._number = upload, number
+        self._state = hashlib.sha256()
+        self._left = upload.claim.length(number)
+        self._place = number * upload.claim.chunk_bytes
+        self._file = os.open(upload.path, os.O_WRONLY)
+
+    @property
+    def left(self) -> int:
+        """How many bytes are still to come."""
+        return self._left
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes. Raises StoreError if the disk does not."""
+        if len(data) > self._left:
+            raise FormatError("A chunk brought more bytes than it has.")
+        self._state.update(data)
+        try:
+            written = os.pwrite(self._file, data, self._place)
+        except OSError as error:
+            raise StoreError(f"An upload cannot be kept in {self._upload.path.parent}: {error.strerror}.") from error
+        if written != len(data):
+            raise StoreError(f"An upload cannot be kept in {self._upload.path.parent}: the disk is full.")
+        self._place += written
+        self._left -= written
+
+    def finish(self) -> bool:
+        """Return whether the chunk is whole and right, and count it as there if so."""
+        self.drop()
+        right = not self._left and self._state.hexdigest() == self._upload.claim.digests[self._number]
+        if right:
+            self._upload.have.add(self._number)
+        return right
+
+    def drop(self) -> None:
+        """Forget what came. Safe to call twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class Spool:
+    """The folder of uploads, by run, round, purpose and client."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def open(self, run: str, stage: str, client: str, claim: Claim) -> Upload:
+        """Return a client's upload of a stage with what is already there of it: each chunk is checked anew."""
+        path = self._folder / run / stage / client
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+                there = os.fstat(file.fileno()).st_size
+                os.ftruncate(file.fileno(), claim.size)
+                have = {i for i in range(len(claim.digests)) if there and self._matches(file.fileno(), claim, i)}
+        except OSError as error:
+            raise StoreError(f"No upload can be kept in {path.parent}: {error.strerror}. Make room.") from error
+        return Upload(claim, path, have)
+
+    @staticmethod
+    def _matches(file: int, claim: Claim, chunk: int) -> bool:
+        place, left = chunk * claim.chunk_bytes, claim.length(chunk)
+        state = hashlib.sha256()
+        while left and (data := os.pread(file, min(left, _BLOCK), place)):
+            state.update(data)
+            place, left = place + len(data), left - len(data)
+        return state.hexdigest() == claim.digests[chunk]
+
+    def forget(self, run: str, stage: str) -> None:
+        """Delete all uploads of a stage."""
+        shutil.rmtree(self._folder / run / stage, ignore_errors=True)
+
+    def stages(self, run: str) -> list[str]:
+        """Return the stages that have uploads."""
+        folder = self._folder / run
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def claim_of(pieces: Sequence[bytes | memoryview], chunk_bytes: int) -> tuple[Claim, memoryview]:
+    """Return the claim for a file given in pieces, and the file in one piece of memory."""
+    whole = bytearray(sum(len(piece) for piece in pieces))
+    place = 0
+    for piece in pieces:
+        whole[place : place + len(piece)] = piece
+        place += len(piece)
+    view = memoryview(whole)
+    digests = tuple(digest(view[start : start + chunk_bytes]) for start in range(0, len(view), chunk_bytes))
+    return Claim(len(view), chunk_bytes, digests), view
