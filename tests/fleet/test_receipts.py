@@ -182,6 +182,7 @@ def test_the_reason_of_a_client_may_hold_any_text_but_half_a_letter() -> None:
         lambda own: own.update(run=""),
         lambda own: own.update(run="r\n1"),
         lambda own: own.update(app="A" * 64),
+        lambda own: own.update(app=own["app"] + "\n"),
         lambda own: own.update(train={}),
         lambda own: own["train"].append(7),
         lambda own: own["train"][0].update(key="abc"),
@@ -215,3 +216,19 @@ def test_an_evaluation_is_signed_for_the_model_that_was_judged() -> None:
     assert found([seal(own, COORDINATOR)]) == []
     wrong = found([seal(replace(own, variables=name("model 1")), COORDINATOR)])
     assert wrong == [(1, "lyon (c-1) has not signed the commit listed for evaluate")]
+
+
+def test_a_receipt_put_in_place_of_another_is_found() -> None:
+    """The coordinator signs a second story of round 2: round 3 is chained to the first."""
+    other = seal(replace(CHAIN[1].receipt, aggregate=name("another sum")), COORDINATOR)
+    assert found([CHAIN[0], other, CHAIN[2]]) == [(3, "it is not chained to the receipt before it")]
+
+
+def test_what_is_signed_is_the_same_everywhere() -> None:
+    """Known answers: another implementation, or a later koinon, must come to the same digests."""
+    assert canonical({"b": [1, None], "a": 'é"/\n', "Z": True}) == r"""{"Z":true,"a":"é\"/\n","b":[1,null]}"""
+    assert opening().digest() == "22223e377cdd7a44770e5655e4926175c81e52f217d2e49a42445435cff7648e"
+    own = receipt(1, opening().digest())  # without the browser's entry: P-256 signs differently each time
+    assert replace(own, train=(own.train[0], own.train[2])).digest() == (
+        "738033879b8286b5ac67d6d1360f2733c1fec634294085a8518b15cd3ad5da64"
+    )
