@@ -1,6 +1,8 @@
 // The page of participant.html: its form, its identity, and a logistic regression on the numbers in the form.
 
-import { Participant, makeKeys, parseLink } from "./participant.js";
+import { Participant, parseLink } from "./participant.js";
+import { checkReceipts } from "./receipts.js";
+import { makeKeys } from "./signing.js";
 
 // What app.py says of the training; a page is made for one app, as every participant is.
 const EPOCHS = 5;
@@ -12,8 +14,7 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   form.inert = true;
   try {
-    const last = await takePart(Object.fromEntries(new FormData(form)));
-    show(last.state === "finished" ? `Finished: ${last.stopped}. Digest ${last.digest}.` : "The run was cancelled.");
+    show(await takePart(Object.fromEntries(new FormData(form))));
   } catch (error) {
     show(`Stopped. ${error.message}`);
     form.inert = false;
@@ -35,12 +36,22 @@ async function takePart({ link, name, app, examples, p256 }) {
     train: (model) => train(model, own),
     evaluate: (model) => evaluate(model, judged),
   };
-  return participant.takePart(run.run, local, tell);
+  const sent = [];
+  const last = await participant.takePart(run.run, local, ({ kind, work, weight, root, error }) => {
+    const what = `round ${work.round}, ${work.purpose}`;
+    if (kind === "committed") sent.push({ round: work.round, purpose: work.purpose, root });
+    log(kind === "committed" ? `${what}: sent, with weight ${weight}` : `${what}: not sent. ${error.message}`);
+  });
+  if (last.state === "cancelled") return "The run was cancelled.";
+  return `Finished: ${last.stopped}. Digest ${last.digest}. ${await checked(participant, run, sent)}`;
 }
 
-function tell({ kind, work, weight, error }) {
-  if (kind === "committed") log(`round ${work.round}, ${work.purpose}: sent, with weight ${weight}`);
-  if (kind === "lost") log(`round ${work.round}, ${work.purpose}: not sent. ${error.message}`);
+/** Return in words whether the coordinator's receipts hold what this page sent. */
+async function checked(participant, { run, app }, sent) {
+  const { coordinator, client } = participant;
+  const receipts = await participant.receipts(run);
+  const wrong = await checkReceipts(receipts, { run, app, coordinator, client }, sent);
+  return wrong.length ? wrong.join(" ") : `All ${sent.length} answers of this page are in the signed receipts.`;
 }
 
 /** Descend the mean loss of all examples for some epochs; return the change of the model, and metric sums. */
@@ -104,17 +115,17 @@ function parsed(text) {
 
 /** Return this party as the coordinator knows it: from an earlier visit, or enrolled now. */
 async function enrolled(link, name, kind) {
-  const { coordinator } = parseLink(link);
-  const kept = (await remembered(coordinator, name)) ?? { coordinator, keys: await makeKeys(kind) };
+  const { url } = parseLink(link);
+  const kept = (await remembered(url, name)) ?? { keys: await makeKeys(kind) };
   if (kept.client) return new Participant(kept);
-  await remember(coordinator, name, kept); // before the one-time token is used, so that no reload can lose the key
+  await remember(url, name, kept); // before the one-time token is used, so that no reload can lose the key
   const participant = await Participant.enrol(link, name, kept.keys);
-  await remember(coordinator, name, { ...kept, client: participant.client });
+  await remember(url, name, { ...participant });
   return participant;
 }
 
 const remembered = (...place) => inStore("readonly", (store) => store.get(place));
-const remember = (coordinator, name, value) => inStore("readwrite", (store) => store.put(value, [coordinator, name]));
+const remember = (url, name, value) => inStore("readwrite", (store) => store.put(value, [url, name]));
 
 /** Do one thing to the browser's own store, where a private key lies as a handle that no script can read. */
 async function inStore(mode, act) {

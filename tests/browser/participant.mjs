@@ -35,7 +35,8 @@ async function visit(party) {
     await page.reload();
     await take(page, party);
   }
-  await page.locator("#status", { hasText: /^(Finished|Stopped|The run was)/ }).waitFor();
+  const ended = page.locator("#status", { hasText: /^(Finished|Stopped|The run was)/ });
+  await ended.waitFor().catch((error) => seen.console.push(String(error)));
   const status = await page.locator("#status").textContent();
   return { status, log: await page.locator("#log li").allTextContents(), ...seen };
 }
