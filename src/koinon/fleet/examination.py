@@ -19,7 +19,7 @@ from koinon.errors import KoinonError
 Seen = TypeVar("Seen")
 
 
-class Standing(Enum):
+class Verdict(Enum):
     """How a check ended."""
 
     OK = "ok"
@@ -32,7 +32,7 @@ class Finding:
     """What one check found. ``fix`` is what to do; ``skipped`` names the checks that could not be made for it."""
 
     check: str
-    standing: Standing
+    verdict: Verdict
     found: str
     fix: str = ""
     skipped: tuple[str, ...] = ()
@@ -82,11 +82,11 @@ def examine(checks: Sequence[Check[Seen]], seen: Seen, *, seconds: float) -> Ite
             skipped = _that_need(check.name, checks[place + 1 :])
             failed.update(skipped)
             took = time.monotonic() - begun
-            yield Finding(check.name, Standing.WRONG, wrong.found, wrong.fix, skipped, took)
+            yield Finding(check.name, Verdict.WRONG, wrong.found, wrong.fix, skipped, took)
         else:
             seen = answer.seen
-            standing = Standing.NOTE if answer.fix else Standing.OK
-            yield Finding(check.name, standing, answer.found, answer.fix, (), time.monotonic() - begun)
+            verdict = Verdict.NOTE if answer.fix else Verdict.OK
+            yield Finding(check.name, verdict, answer.found, answer.fix, (), time.monotonic() - begun)
 
 
 def _that_need(name: str, later: Sequence[Check[Seen]]) -> tuple[str, ...]:
@@ -116,6 +116,8 @@ def _within(seconds: float, check: Check[Seen], seen: Seen) -> Answer[Seen]:
             "Something on the way swallows packets, or the other side is overloaded. Try again; if it stays so, ask "
             "whoever runs the network between here and the coordinator.",
         ) from None
+    if isinstance(outcome, OSError):
+        raise Wrong(f"{type(outcome).__name__}: {outcome}", "Try again; if it stays so, ask the operator.") from outcome
     if isinstance(outcome, KoinonError):
         raise Wrong(str(outcome), "The message says what to do.") from outcome
     if isinstance(outcome, BaseException):

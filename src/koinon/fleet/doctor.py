@@ -1,0 +1,286 @@
+"""What stands between a party and taking part: every check of ``koinon doctor``, in order, within half a minute."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+from koinon.errors import FormatError
+from koinon.fleet import reach
+from koinon.fleet.examination import Answer, Check, Finding, Wrong, examine
+from koinon.fleet.offer import Offer
+from koinon.fleet.reach import Case
+
+SECONDS = 29.0
+_PROTOCOL = 1
+_ANSWER_BYTES = 1 << 20
+_FIRST, _MOST, _GROWTH = 64 << 10, 16 << 20, 4  # bytes of a measurement
+_ENOUGH_SECONDS = 0.5
+_MEASURING_SECONDS = 3.0
+_LEAST_RATE = 32 << 10  # slower uploads are ended by the coordinator
+_MODELS_ON_DISK = 3  # the model, and what a client keeps from round to round: staged and settled
+_MODELS_IN_MEMORY = 4  # the model, its trained copy, gradients, the update on its way
+_BLOCK = 1 << 14
+
+
+def diagnose(case: Case) -> Iterator[Finding]:
+    """Yield one finding a check, each as soon as it is known."""
+    return examine(checks(), case, seconds=SECONDS)
+
+
+def checks() -> tuple[Check[Case], ...]:
+    """Return every check, in order."""
+    return (
+        *reach.checks(),
+        Check("coordinator", "certificate", 3.0, _coordinator),
+        Check("invitation", "coordinator", 3.0, _invitation),
+        Check("download", "invitation", 4.0, _download),
+        Check("upload", "download", 4.0, _upload),
+        Check("model transfer", "upload", 1.0, _transfer),
+        Check("disk", "invitation", 1.0, _disk),
+        Check("memory", "invitation", 1.0, _memory),
+        Check("app", "invitation", SECONDS, _app),
+    )
+
+
+def _coordinator(case: Case) -> Answer[Case]:
+    status, body = _ask(case, "GET", "/healthz")
+    try:
+        version = str(json.loads(body)["version"]) if status == 200 else ""
+    except (ValueError, KeyError, TypeError):
+        version = ""
+    if not version:
+        raise Wrong(
+            f"what answers at {case.link.url} is no koinon coordinator (GET /healthz: {status})",
+            "Compare the link's host and port with the operator's. A reverse proxy in front of it must pass every path.",
+        )
+    own = metadata.version("koinon")
+    if version != own:
+        return Answer(
+            case,
+            f"koinon {version} answers; here is {own}",
+            "Runs ask for the same version on both sides: install the coordinator's.",
+        )
+    return Answer(case, f"koinon {version} answers")
+
+
+def _invitation(case: Case) -> Answer[Case]:
+    """Ask what the token opens, without using it up."""
+    status, body = _ask(case, "POST", "/v1/probe")
+    if status == 404:
+        raise Wrong(
+            "the coordinator does not know POST /v1/probe of protocol 1",
+            "Its koinon is older or newer than this one: install the same version on both sides.",
+        )
+    if status != 200:
+        raise Wrong(
+            _message(body) or f"the coordinator refuses the link's token ({status})",
+            "Ask the operator for a new link (koinon invite). If this party has already enrolled with this link, it "
+            "needs no other: koinon join goes on with its key.",
+        )
+    try:
+        offer = Offer.read(body)
+    except FormatError as error:
+        raise Wrong(str(error), "Install the same version of koinon on both sides.") from error
+    if _PROTOCOL not in offer.protocol:
+        raise Wrong(
+            f"the coordinator speaks protocol {', '.join(map(str, offer.protocol))}; this koinon speaks {_PROTOCOL}",
+            "Install the same version of koinon on both sides.",
+        )
+    names = ", ".join(f"{run.name} ({run.state})" for run in offer.runs) or "no run yet"
+    return Answer(replace(case, runs=offer.runs), f"valid and not used yet; protocol {_PROTOCOL}; runs: {names}")
+
+
+def _download(case: Case) -> Answer[Case]:
+    def fetch(connection: http.client.HTTPConnection, count: int, end: float) -> None:
+        connection.request("GET", f"{case.url.path}/v1/probe/bytes?count={count}", headers=_authorised(case))
+        answer = connection.getresponse()
+        _expect_ok(answer)
+        left = count
+        while left and (piece := answer.read(min(left, _BLOCK))):
+            left -= len(piece)
+            if time.monotonic() > end:
+                raise TimeoutError(f"{count - left:,} of {count:,} bytes")
+        if left:
+            raise ConnectionError(f"{left:,} of {count:,} bytes did not come")
+        answer.read()
+
+    rate = _measured(case, fetch, "download")
+    return Answer(replace(case, down=rate), f"{_size(rate)}/s")
+
+
+def _upload(case: Case) -> Answer[Case]:
+    def send(connection: http.client.HTTPConnection, count: int, end: float) -> None:
+        connection.request("PUT", f"{case.url.path}/v1/probe/bytes", os.urandom(count), _authorised(case))
+        answer = connection.getresponse()
+        _expect_ok(answer)
+
+    rate = _measured(case, send, "upload")
+    return Answer(replace(case, up=rate), f"{_size(rate)}/s")
+
+
+def _measured(case: Case, transfer: Callable[[http.client.HTTPConnection, int, float], None], what: str) -> float:
+    """Return bytes a second, from ever larger transfers until one takes long enough to tell."""
+    end, count = time.monotonic() + _MEASURING_SECONDS, _FIRST
+    try:
+        with closing(reach.dial(case, reach.trusting(case), _MEASURING_SECONDS)) as connection:
+            while True:
+                begun = time.monotonic()
+                transfer(connection, count, end)
+                took = time.monotonic() - begun
+                if took >= _ENOUGH_SECONDS or count >= _MOST or begun + (1 + _GROWTH) * took > end:
+                    break
+                count *= _GROWTH
+    except TimeoutError as error:
+        raise Wrong(
+            f"{what} of {_size(count)} is not done after {_MEASURING_SECONDS:g} s",
+            f"A coordinator gives up on uploads slower than {_size(_LEAST_RATE)}/s. Use another line, or take part when "
+            "this one is free.",
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Wrong(
+            f"{what} of {_size(count)} breaks off ({type(error).__name__}: {error})",
+            "Something on the way ends longer transfers: let proxies and firewalls pass bodies of 4 MiB to "
+            f"{case.host}:{case.port}.",
+        ) from error
+    if count / took < _LEAST_RATE:
+        raise Wrong(
+            f"{what} reaches {_size(count / took)}/s",
+            f"A coordinator gives up on uploads slower than {_size(_LEAST_RATE)}/s. Use another line.",
+        )
+    return count / took
+
+
+def _transfer(case: Case) -> Answer[Case]:
+    """Say how long one model takes down and one update up, at the rates just measured."""
+    assert case.down is not None and case.up is not None, "both were measured before"
+    lines, late = [], []
+    for run in case.runs:
+        seconds = run.model_bytes / case.down + run.update_bytes / case.up
+        lines.append(
+            f"{run.name}: {_size(run.model_bytes)} down and {_size(run.update_bytes)} up, about {_seconds(seconds)}"
+        )
+        if seconds > run.longest:
+            late.append(f"{run.name} ({run.longest:g} s)")
+    if late:
+        raise Wrong(
+            f"one round's transfer is longer than a round may last: {'; '.join(lines)}",
+            f"Ask for a longer deadline of {', '.join(late)} (Synchronous(longest=...)) or a smaller update "
+            "(Quantise() or Bfloat16() in the channel), or use another line.",
+        )
+    return Answer(case, "; ".join(lines) or "no run to move a model of")
+
+
+def _disk(case: Case) -> Answer[Case]:
+    folder = case.folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise Wrong(f"{folder} cannot be written to by this user", "Choose another folder with --state.")
+    free, needed = shutil.disk_usage(folder).free, _MODELS_ON_DISK * _largest(case)
+    if free < needed:
+        raise Wrong(
+            f"{_size(free)} are free in {folder}, and {_size(needed)} may be needed ({_MODELS_ON_DISK} models)",
+            "Make room there, or choose another folder with --state.",
+        )
+    return Answer(case, f"{_size(free)} are free in {folder}; {_size(needed)} may be needed")
+
+
+def _memory(case: Case) -> Answer[Case]:
+    free, needed = _free_memory(), _MODELS_IN_MEMORY * _largest(case)
+    if free is None:
+        return Answer(case, f"free memory cannot be read on this system; {_size(needed)} may be needed beside the data")
+    if free < needed:
+        raise Wrong(
+            f"{_size(free)} of memory are free, and {_size(needed)} may be needed beside the data "
+            f"({_MODELS_IN_MEMORY} models)",
+            "End other programs, raise the container's limit, or use a larger machine.",
+        )
+    return Answer(case, f"{_size(free)} are free; {_size(needed)} may be needed beside the data")
+
+
+def _app(case: Case) -> Answer[Case]:
+    if case.app is None:
+        return Answer(case, "not compared: no app file was given")
+    own = case.app()
+    same = [run.name for run in case.runs if run.app == own]
+    if same:
+        return Answer(case, f"{own[:16]}... is that of {', '.join(same)}")
+    theirs = ", ".join(f"{run.name} {run.app[:16]}..." for run in case.runs) or "no run at all"
+    raise Wrong(
+        f"this app is {own[:16]}...; the coordinator has {theirs}",
+        "Both sides need the same file, the same --set and the same versions of koinon, numpy, JAX and Keras: koinon "
+        "check APP_FILE --json on both sides shows the first difference.",
+    )
+
+
+def _ask(case: Case, method: str, path: str) -> tuple[int, bytes]:
+    """Return status and body of a small call, made as a participant makes it. Raises Wrong."""
+    headers = _authorised(case) if method == "POST" else {}
+    try:
+        with closing(reach.dial(case, reach.trusting(case), 2.5)) as connection:
+            connection.request(method, case.url.path + path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read(_ANSWER_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise Wrong(
+            f"{method} {path} is not answered ({type(error).__name__}: {error})",
+            "The coordinator hangs or restarts. Try again; if it stays so, ask its operator to look at its log.",
+        ) from error
+
+
+def _authorised(case: Case) -> dict[str, str]:
+    return {"Authorization": f"Invitation {case.link.token}"}
+
+
+def _expect_ok(answer: http.client.HTTPResponse) -> None:
+    if answer.status != 200:
+        text = _message(answer.read(_ANSWER_BYTES))
+        raise Wrong(text or f"the answer was {answer.status} {answer.reason}", "Try again in a minute.")
+
+
+def _message(body: bytes) -> str | None:
+    """Return what a coordinator says is wrong; None for anybody else's words."""
+    try:
+        found = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _largest(case: Case) -> int:
+    return max((max(run.model_bytes, run.update_bytes) for run in case.runs), default=0)
+
+
+def _free_memory() -> int | None:
+    """Return the bytes a process may still take: what Linux says is available, and less in a limited container."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
+        return min(free, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):  # no control group, or "max": no limit
+        return free
+
+
+def _size(count: float) -> str:
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 99 else f"{seconds / 60:.0f} minutes"
