@@ -28,7 +28,9 @@ class Claim:
     digests: tuple[str, ...]  # SHA-256 of every chunk, in hex
 
     def __post_init__(self) -> None:
-        if self.size < 1 or len(self.digests) != -(-self.size // self.chunk_bytes):
+        if self.size < 1 or self.chunk_bytes < 1:
+            raise FormatError(f"An upload of {self.size:,} bytes in chunks of {self.chunk_bytes:,} holds nothing.")
+        if len(self.digests) != -(-self.size // self.chunk_bytes):
             raise FormatError(
                 f"{self.size:,} bytes in chunks of {self.chunk_bytes:,} need {-(-self.size // self.chunk_bytes):,} "
                 f"digests; found {len(self.digests):,}."
@@ -53,6 +55,7 @@ class Upload:
     claim: Claim
     path: Path
     have: set[int] = field(default_factory=set)
+    writers: dict[int, Chunk] = field(default_factory=dict)  # by chunk: whoever began last, and nobody else, may write
 
     @property
     def complete(self) -> bool:
@@ -61,7 +64,8 @@ class Upload:
 
     def open_chunk(self, chunk: int) -> Chunk:
         """Return where the bytes of a chunk go. Close it by :meth:`Chunk.finish` or :meth:`Chunk.drop`."""
-        return Chunk(self, chunk)
+        self.writers[chunk] = Chunk(self, chunk)
+        return self.writers[chunk]
 
     def layout(self) -> tensors.Layout:
         """Return where the file's tensors are. Raises FormatError."""
@@ -106,19 +110,28 @@ class Chunk:
         if len(data) > self._left:
             raise FormatError("A chunk brought more bytes than it has.")
         self._state.update(data)
+        if self._number not in self._upload.have and self._is_last:  # what was checked is never written again
+            self._keep(data)
+        self._place += len(data)
+        self._left -= len(data)
+
+    def _keep(self, data: bytes | memoryview) -> None:
         try:
             written = os.pwrite(self._file, data, self._place)
         except OSError as error:
             raise StoreError(f"An upload cannot be kept in {self._upload.path.parent}: {error.strerror}.") from error
         if written != len(data):
             raise StoreError(f"An upload cannot be kept in {self._upload.path.parent}: the disk is full.")
-        self._place += written
-        self._left -= written
+
+    @property
+    def _is_last(self) -> bool:
+        return self._upload.writers.get(self._number) is self
 
     def finish(self) -> bool:
-        """Return whether the chunk is whole and right, and count it as there if so."""
-        self.drop()
+        """Return whether the chunk is whole and right, and count it as there if so; False if another overtook it."""
         right = not self._left and self._state.hexdigest() == self._upload.claim.digests[self._number]
+        right = right and (self._is_last or self._number in self._upload.have)
+        self.drop()
         if right:
             self._upload.have.add(self._number)
         return right
@@ -128,6 +141,8 @@ class Chunk:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        if self._is_last:
+            del self._upload.writers[self._number]
 
 
 class Spool:
@@ -138,10 +153,16 @@ class Spool:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def open(self, run: str, stage: str, client: str, claim: Claim) -> Upload:
-        """Return a client's upload of a stage with what is already there of it: each chunk is checked anew."""
-        path = self._folder / run / stage / client
+        """Return a client's upload of a stage with what is already there of it: each chunk is checked anew.
+
+        An upload of another content has another file, so that what still comes for the old one cannot reach it.
+        """
+        path = self._folder / run / stage / f"{client}.{claim.root}"
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for other in path.parent.glob(f"{client}.*"):
+                if other != path:
+                    other.unlink()
             with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
                 there = os.fstat(file.fileno()).st_size
                 os.ftruncate(file.fileno(), claim.size)
