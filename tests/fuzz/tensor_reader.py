@@ -4,11 +4,12 @@ FOLDER keeps what reached new code. Needs atheris (``pip install atheris``); wha
 ``test_tensor_reader.py`` by its name, and is fixed.
 """
 
-import struct
 import sys
 from pathlib import Path
 
 import atheris
+from hypothesis import given
+from hypothesis import strategies as st
 
 with atheris.instrument_imports(include=["koinon.store", "koinon.tree", "json"]):
     import tensor_files
@@ -17,17 +18,29 @@ with atheris.instrument_imports(include=["koinon.store", "koinon.tree", "json"])
     from koinon.store import blobs
 
 
+@given(st.one_of(tensor_files.damaged(), tensor_files.invented()))
+def read_drawn(data: bytes) -> None:
+    """Read a file whose parts are drawn from the fuzzer's bytes."""
+    read(data)
+
+
 def read(data: bytes) -> None:
-    """Give the reader bytes as they are, and once more behind a true header length, which chance seldom finds."""
+    """Read a file as tensors, and as a tree."""
     tensor_files.read(data)
-    stop = data.find(b"\n")
-    if stop >= 0:
-        data = struct.pack("<Q", stop) + data[:stop] + data[stop + 1 :]
-        tensor_files.read(data)
-        try:
-            blobs.unpack(data)
-        except FormatError:
-            pass
+    try:
+        blobs.unpack(data)
+    except FormatError:
+        pass
+
+
+def once(data: bytes) -> None:
+    """Take the fuzzer's bytes as a file, as a header and data beside its true length, or as choices of a file."""
+    read(data)
+    header, line, rest = data.partition(b"\n")
+    if line:
+        read(tensor_files.file_of(header, rest))
+    else:
+        read_drawn.hypothesis.fuzz_one_input(data)
 
 
 def seed(folder: Path) -> None:
@@ -45,5 +58,5 @@ def seed(folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         seed(Path(sys.argv[1]))
-    atheris.Setup(sys.argv, read)
+    atheris.Setup(sys.argv, once)
     atheris.Fuzz()
