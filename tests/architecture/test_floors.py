@@ -53,6 +53,9 @@ FRAMEWORKS = {
     "ray": "ray",
     "uvicorn": "uvicorn",
     "pandas": "pandas",
+    "tensorboardX": "tensorboard",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
 }
 """A framework, and the word that a file's name must hold to import it."""
 

@@ -44,12 +44,15 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A run begins or goes on."""
+    """A run begins or goes on. Trackers are told the last three too."""
 
     name: str
     clients: int
     rounds: int
     resumed_from: int  # finished rounds; 0 for a new run
+    run: str = ""  # the same in every session of a run, and in no other run
+    identity: Mapping[str, Any] = field(default_factory=dict)  # everything that can change a bit of the result
+    past: tuple[RoundRecord, ...] = ()  # the rounds before ``resumed_from``
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Experiment trackers that watch a run: TensorBoard, MLflow, Weights & Biases."""
