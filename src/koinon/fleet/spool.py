@@ -155,9 +155,9 @@ class Spool:
     def open(self, run: str, stage: str, client: str, claim: Claim) -> Upload:
         """Return a client's upload of a stage with what is already there of it: each chunk is checked anew.
 
-        An upload of another content has another file, so that what still comes for the old one cannot reach it.
+        Another claim has another file, so that what still comes for the old one cannot reach it.
         """
-        path = self._folder / run / stage / f"{client}.{claim.root}"
+        path = self._folder / run / stage / f"{client}.{claim.size}.{claim.chunk_bytes}.{claim.root}"
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for other in path.parent.glob(f"{client}.*"):

@@ -67,6 +67,16 @@ def test_a_chunk_of_an_older_claim_does_not_reach_the_newer(spool: Spool) -> Non
     assert upload.complete
 
 
+def test_the_same_digests_over_other_lengths_are_another_claim(spool: Spool) -> None:
+    digests = (digest(GOOD), digest(GOOD))
+    late = spool.open("r", "1-train", "c", Claim(40, 20, digests)).open_chunk(1)
+    upload = spool.open("r", "1-train", "c", Claim(64, 32, digests))
+    assert sent(upload, 0, GOOD) and sent(upload, 1, GOOD)
+    late.write(BAD[:20])
+    assert not late.finish()
+    assert upload.path.read_bytes() == GOOD * 2
+
+
 def test_only_the_newest_claim_takes_room(spool: Spool, tmp_path: Path) -> None:
     for i in range(20):
         sent(spool.open("r", "1-train", "c", claim(bytes([i]) * 32)), 0, bytes([i]) * 32)
