@@ -182,8 +182,23 @@ class Sealed:
         """Return whether the signature is the coordinator's."""
         return coordinator.signed(self.signature, signed_text("receipt", self.receipt.digest()))
 
+    def text(self) -> str:
+        """Return what is kept: canonical JSON."""
+        return canonical(self.to_json())
+
+    @classmethod
+    def of_text(cls, text: str) -> Sealed:
+        """Return the receipt of :meth:`text`. Raises FormatError for any other text, also one that means the same."""
+        try:
+            sealed = cls.from_json(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"A receipt is not JSON: {error!s:.80}.") from error
+        if sealed.text() != text:
+            raise FormatError("A receipt is not in its canonical form: something has rewritten it.")
+        return sealed
+
     def to_json(self) -> dict[str, Any]:
-        """Return what is kept and sent."""
+        """Return what is sent."""
         return {"receipt": self.receipt.to_json(), "signature": encoded(self.signature)}
 
     @classmethod
