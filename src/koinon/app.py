@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from koinon.algorithms.fedavg import fedavg
 from koinon.core.algorithm import Algorithm
-from koinon.core.events import Checkpoint, Listener
+from koinon.core.events import Checkpoint, Listener, RoundFinished, RunFinished, RunStarted
 from koinon.core.execution import Plan, Runtime
 from koinon.core.protocols import Model
 from koinon.core.types import Purpose
@@ -19,10 +20,11 @@ from koinon.data.dataset import FederatedDataset, federate
 from koinon.identity import identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
-from koinon.round.driver import Outcome, Surroundings, drive
+from koinon.report.tracking.sink import Sink, new_run
+from koinon.round.driver import Outcome, Surroundings, drive, resumed
 from koinon.round.evaluation import client_figures
-from koinon.round.stopping import Stop, Watch
-from koinon.round.training import Evaluation, FederatedTraining, State
+from koinon.round.stopping import Stop
+from koinon.round.training import Evaluation, FederatedTraining
 from koinon.run import Run
 from koinon.runtimes.choose import runtime as new_runtime
 from koinon.sample.samplers import All
@@ -107,15 +109,28 @@ def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None) ->
     return Resolved(plan, app.stop, app.evaluation, engine, app.runtime, app.workers, app.seed)
 
 
-def execute(resolved: Resolved, *, listen: Listener, out: Path | None = None, runtime: Runtime | None = None) -> Run:
+def execute(
+    resolved: Resolved,
+    *,
+    listen: Listener,
+    out: Path | None = None,
+    runtime: Runtime | None = None,
+    track: Sequence[Sink] = (),
+) -> Run:
     """Run to the end, from the start or from the last round committed in ``out``."""
     program, states = resolved.program(), MemoryStates()
     with ExitStack() as stack:
-        directory, past = None, None
-        if out is not None:
+        directory, past, own = None, None, {}
+        if out is not None or track:
             own = identity(resolved.plan, resolved.evaluation, resolved.seed, resolved.engine)
+        if out is not None:
             directory = stack.enter_context(RunDirectory.open(out, own))
             past = _past(directory, resolved.stop, states)
+        for sink in track:
+            stack.callback(sink.close)
+        if track:
+            started = partial(replace, run=_run(directory), identity=own, past=() if past is None else past.history)
+            listen = _both(listen, track, started)
         if runtime is None:
             runtime = resolved.new_runtime()
             stack.callback(runtime.close)
@@ -147,18 +162,20 @@ def fit(
     *,
     out: str | Path | None = None,
     progress: bool | Listener = True,
+    track: Sequence[Sink] = (),
     **fields: Unpack[Fields],
 ) -> Run:
     """Train ``model`` on ``clients`` together.
 
     ``fields`` are those of :class:`App`. With ``out``, every round is kept in that folder, and the same call
     after a crash goes on from the last one. ``progress=False`` is silent; a function gets every event.
+    ``track`` takes trackers: ``[kn.TensorBoard("runs")]``.
 
     >>> run = fit(model, {"paris": (x1, y1), "lyon": (x2, y2)})  # doctest: +SKIP
     """
     resolved = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
     with watching(progress) as listen:
-        return execute(resolved, listen=listen, out=None if out is None else Path(out))
+        return execute(resolved, listen=listen, out=None if out is None else Path(out), track=track)
 
 
 def alone(
@@ -167,6 +184,7 @@ def alone(
     algorithm: Algorithm | None = None,
     *,
     progress: bool | Listener = False,
+    track: Sequence[Sink] = (),
     **fields: Unpack[Fields],
 ) -> dict[str, Run]:
     """Train a model at each client on its own data only: the baseline that federation must beat.
@@ -174,11 +192,9 @@ def alone(
     The fields are those of :class:`App`. Returns every client's run, by name.
     """
     whole = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
+    each = {name: of_clients(whole, whole.data.subset([name]), f"{name} alone") for name in whole.data.names}
     with closing(whole.new_runtime()) as runtime, watching(progress) as listen:
-        return {
-            name: execute(of_clients(whole, whole.data.subset([name]), f"{name} alone"), listen=listen, runtime=runtime)
-            for name in whole.data.names
-        }
+        return {name: execute(own, listen=listen, runtime=runtime, track=track) for name, own in each.items()}
 
 
 def pooled(
@@ -187,6 +203,7 @@ def pooled(
     algorithm: Algorithm | None = None,
     *,
     progress: bool | Listener = False,
+    track: Sequence[Sink] = (),
     **fields: Unpack[Fields],
 ) -> Run:
     """Train one model on everybody's examples in one place: the upper bound that nobody may have.
@@ -195,7 +212,7 @@ def pooled(
     """
     whole = resolve(App(model=model, clients=clients, algorithm=algorithm, **fields))
     with watching(progress) as listen:
-        return execute(of_clients(whole, whole.data.pooled(), "pooled"), listen=listen)
+        return execute(of_clients(whole, whole.data.pooled(), "pooled"), listen=listen, track=track)
 
 
 def evaluate(
@@ -261,11 +278,27 @@ def _past(directory: RunDirectory, stop: Stop, states: MemoryStates) -> Outcome 
         return None
     for client, state in directory.client_states():
         states.put(client, state)
-    at = saved.checkpoint
-    figures = {} if at.record is None else dict(at.record.figures)
-    watch = Watch(**at.watch).again(stop, figures)
-    judged = {name: dict(own) for name, own in at.judged.items()}
-    return Outcome(State(at.round, at.server, watch, at.best, judged=judged), "", saved.history)
+    return resumed(saved.checkpoint, saved.history, stop)
+
+
+def _run(directory: RunDirectory | None) -> str:
+    """Return what a tracker knows the run by: kept with a run that is kept."""
+    if directory is None:
+        return new_run()
+    if (known := directory.about().get("run")) is None:
+        directory.describe(run=(known := new_run()))
+    return str(known)
+
+
+def _both(listen: Listener, track: Sequence[Sink], started: Callable[[RunStarted], RunStarted]) -> Listener:
+    """Return a listener that tells ``listen``, and the trackers with what ``started`` adds."""
+
+    def tell(event: RunStarted | RoundFinished | RunFinished) -> None:
+        listen(event)
+        for sink in track:
+            sink(started(event) if isinstance(event, RunStarted) else event)
+
+    return tell
 
 
 class _Unkept:

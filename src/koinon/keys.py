@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     PARTITION = 7
     HOLD_OUT = 8
     JUDGES = 9
+    RESERVE = 10
 
 
 def threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:

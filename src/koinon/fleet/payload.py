@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from koinon.core.types import Context, Payload
 from koinon.errors import FormatError
 from koinon.fleet.deferred import Deferred
 from koinon.fleet.spool import Upload
+from koinon.metrics import EXAMPLES
 from koinon.round.client import decode, initial_state
 from koinon.store import tensors
 from koinon.tree import Array, Tree
@@ -60,12 +61,14 @@ class Expected:
             other = next(t.name for t in layout.tensors if not t.name.startswith((_UPDATE, _METRICS)))
             raise FormatError(f"An update holds update.* and metrics.*; found {other[:80]!r}.")
         if different := found.keys() ^ self.leaves.keys():
-            raise FormatError(f"The update has other leaves than the model: {sorted(different)[0][:80]!r}.")
+            raise FormatError(f"The update has other leaves than the model: {min(different)[:80]!r}.")
         for name, (dtype, shape) in self.leaves.items():
             if (found[name].dtype, found[name].shape) != (dtype, shape):
                 raise FormatError(
                     f"Leaf {name[:80]!r} is {found[name].type}{list(found[name].shape)}, where {dtype}{list(shape)} is due."
                 )
+        if not any(t.name == _METRICS + EXAMPLES and t.shape == () for t in metrics):
+            raise FormatError(f"An update says in {_METRICS}{EXAMPLES} how many examples it was made from.")
         values = sum((t.stop - t.start) // 4 for t in metrics)
         if len(metrics) > _MOST_METRICS or values > _MOST_METRIC_VALUES or any(t.type != "F32" for t in metrics):
             raise FormatError(f"Metrics are at most {_MOST_METRICS} float32 sums of {_MOST_METRIC_VALUES:,} values.")
@@ -106,19 +109,25 @@ class Received:
         return dict(sorted(found.items()))
 
 
-def total(expected: Expected, received: Sequence[Received]) -> Tree:
-    """Return the exact integer total. Without a channel each leaf is summed when it is asked for, and not before."""
-    if not expected.leaves:
+def total(expected: Expected, received: Sequence[Received], seen: Callable[[str, Array], None]) -> Tree:
+    """Return the exact integer total; ``seen`` is told each leaf's, perhaps more than once.
+
+    Without a channel each leaf is summed when it is asked for, and not before.
+    """
+    if not expected.leaves or not received:
         return {}
     if expected.algorithm.channel:
-        values = (part.value(expected) for part in received)
-        return _summed(values, [part.weight for part in received])
+        whole = _summed((part.value(expected) for part in received), [part.weight for part in received])
+        for name, leaf in tree.items(whole):
+            seen(name, leaf)
+        return whole
     layouts = [{t.name: t for t in part.upload.layout().tensors} for part in received]
 
     def leaf(name: str, shape: tuple[int, ...]) -> Array:
         into = np.zeros(shape, np.int64)
         for part, stored in zip(received, layouts, strict=True):
             exact.accumulate(into, part.upload.read(stored[_UPDATE + name]), part.weight)
+        seen(name, into)
         return into
 
     names = iter(tree.names(expected.structure))

@@ -15,6 +15,7 @@ from koinon.core.protocols import ClientStates
 from koinon.core.types import Job, Purpose
 from koinon.errors import DivergedError
 from koinon.round.client import initial_state
+from koinon.round.stopping import Stop, Watch
 from koinon.round.training import Done, FederatedTraining, State
 from koinon.tree import Tree
 
@@ -64,6 +65,14 @@ def drive(program: FederatedTraining, around: Surroundings, past: Outcome | None
     digest = tree.digest(program.plan.algorithm.server.variables(state.server)["params"])
     around.listen(RunFinished(step.reason, state.round, digest))
     return Outcome(state, step.reason, tuple(records))
+
+
+def resumed(saved: Checkpoint, history: tuple[RoundRecord, ...], stop: Stop) -> Outcome:
+    """Return where a run stands that was written down, perhaps to go on under another ``stop``."""
+    figures = {} if saved.record is None else dict(saved.record.figures)
+    watch = Watch(**saved.watch).again(stop, figures)
+    judged = {name: dict(own) for name, own in saved.judged.items()}
+    return Outcome(State(saved.round, saved.server, watch, saved.best, judged=judged), "", history)
 
 
 def checkpoint(state: State, record: RoundRecord | None, clients: Any = None, states: Tree | None = None) -> Checkpoint:

@@ -1,0 +1,178 @@
+"""Web pages take part in a real run: Chromium, a real coordinator, and the page served from elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import koinon as kn
+from fleet.processes import Fleet
+from koinon.cli.app_file import load
+from koinon.data.dataset import FederatedDataset
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
+DRIVER = Path(__file__).with_name("participant.mjs")
+SECONDS = 90
+
+
+def _browser_is_missing() -> str | None:
+    """Return what these tests need and do not find."""
+    if not Path("/usr/bin/chromium").exists():
+        return "Chromium is not at /usr/bin/chromium"
+    if shutil.which("node") is None:
+        return "Node.js is not installed"
+    found = subprocess.run(["node", "-e", "require('playwright-core')"], capture_output=True, timeout=30, check=False)
+    return None if found.returncode == 0 else "playwright-core is not in NODE_PATH"
+
+
+MISSING = _browser_is_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    """Serve the example's folder and return the page's address: another origin than the coordinator's."""
+    handler = functools.partial(_Quiet, directory=str(EXAMPLE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/participant.html"
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def app() -> kn.App:
+    return load(EXAMPLE / "app.py")
+
+
+@pytest.fixture(scope="module")
+def data(app: kn.App) -> FederatedDataset:
+    """Return the made-up parties; like the page's, the last fifth of each one's examples is held out."""
+    parties = app.clients()
+    x, y = (np.concatenate([pair[i] for pair in parties.values()]) for i in (0, 1))
+    sizes = np.asarray([len(pair[1]) for pair in parties.values()])
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return FederatedDataset(x, y, tuple(parties), np.arange(len(x), dtype=np.int32), offsets, sizes // 5)
+
+
+def fleet(folder: Path, origin: str, *, tls: bool = False) -> Fleet:
+    return Fleet(folder, EXAMPLE / "app.py", tls=tls, serve=("--allow-origin", origin))
+
+
+def origin_of(page: str) -> str:
+    return page.removesuffix("/participant.html")
+
+
+def party(fleet: Fleet, data: FederatedDataset, name: str, **more: Any) -> dict[str, Any]:
+    """Return what one party's page is filled with."""
+    start, stop = data.offsets[data.names.index(name) :][:2]
+    rows = [",".join(map(str, [*map(float, data.x[i]), int(data.y[i])])) for i in range(start, stop)]
+    own = {"link": fleet.invite(name), "name": name, "app": "", "p256": False, "reload": None}
+    return {**own, "examples": "\n".join(rows), **more}
+
+
+def visits(page: str, *parties: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the parties saw, each in a browser of its own, when their pages have ended."""
+    scenario = json.dumps({"url": page, "seconds": SECONDS, "parties": parties})
+    pipe = subprocess.PIPE
+    driver = subprocess.Popen(
+        ["node", str(DRIVER)], stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        out, said = driver.communicate(scenario, timeout=2 * SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)  # the browser too, however its driver ended
+        driver.wait(10)
+    assert driver.returncode == 0, said[-3000:]
+    return list(json.loads(out))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "tls"),
+    [((False, False), False), ((True, True), False), ((False, True), True)],
+    ids=["Ed25519", "P-256", "both over TLS"],
+)
+def test_pages_train_to_the_end_as_the_simulation_does(
+    page: str, tmp_path: Path, app: kn.App, data: FederatedDataset, kinds: tuple[bool, bool], tls: bool
+) -> None:
+    with fleet(tmp_path, origin_of(page), tls=tls) as running:
+        running.serve()
+        parties = [party(running, data, name, p256=p256) for name, p256 in zip(data.names, kinds, strict=True)]
+        seen = visits(page, *parties)
+        digest = running.finishes(30)
+        status = running.admin("GET", "/v1/admin/status")
+    found, rounds = status["runs"][0], app.stop.rounds
+    for one, p256 in zip(seen, kinds, strict=True):
+        assert one["status"].startswith("Finished: ") and digest in one["status"], one
+        kept = [f"round {i}, {purpose}: sent" for i in range(1, rounds + 1) for purpose in ("train", "evaluate")]
+        assert [line[: len(want)] for line, want in zip(one["log"], kept, strict=True)] == kept
+        assert one["console"] == []
+        assert any(call["range"] for call in one["asked"])
+    assert {(c["name"], c["kind"]) for c in status["clients"]} == {
+        (name, "p256" if p256 else "ed25519") for name, p256 in zip(data.names, kinds, strict=True)
+    }
+    assert {client["name"]: client["rounds_done"] for client in found["clients"]} == dict.fromkeys(data.names, rounds)
+    assert [(row["cohort"], row["refused"], row["lost"]) for row in found["history"]] == [(2, {}, {})] * rounds
+    alike = kn.fit(app.model, data, app.algorithm, stop=app.stop, progress=False).history
+    for ours, theirs in zip(alike.rows(), found["history"], strict=True):
+        for figure in ("train_loss", "loss", "accuracy"):
+            assert theirs[figure] == pytest.approx(ours[figure], abs=1e-5), (figure, ours, theirs)
+    assert found["history"][-1]["loss"] < 0.7 * found["history"][0]["loss"]
+
+
+def test_a_reloaded_page_goes_on_as_the_same_client(page: str, tmp_path: Path, data: FederatedDataset) -> None:
+    with fleet(tmp_path, origin_of(page)) as running:
+        running.serve()
+        reloaded = party(running, data, "lyon", reload="round 2, train")
+        seen = visits(page, party(running, data, "paris"), reloaded)
+        running.finishes(30)
+        status = running.admin("GET", "/v1/admin/status")
+    assert all(one["status"].startswith("Finished") for one in seen), seen
+    assert sorted(client["name"] for client in status["clients"]) == ["lyon", "paris"]
+    assert [row["lost"] for row in status["runs"][0]["history"]] == [{}] * status["runs"][0]["rounds"]
+    assert sum(call["path"] == "/v1/enrol" for call in seen[1]["asked"]) == 1
+
+
+def test_the_browser_refuses_a_page_from_an_origin_that_is_not_on_the_list(
+    page: str, tmp_path: Path, data: FederatedDataset
+) -> None:
+    with fleet(tmp_path, "http://127.0.0.1:9") as running:
+        running.serve()
+        [seen] = visits(page, party(running, data, "paris"))
+        status = running.admin("GET", "/v1/admin/status")
+    assert "cannot be called from this page" in seen["status"]
+    assert f"--allow-origin {origin_of(page)}" in seen["status"]
+    assert any("blocked by CORS policy" in line for line in seen["console"]), seen
+    assert status["clients"] == []
+    assert status["invitations_open"] >= 1
+
+
+def test_a_page_refuses_an_app_it_was_not_made_for(page: str, tmp_path: Path, data: FederatedDataset) -> None:
+    with fleet(tmp_path, origin_of(page)) as running:
+        running.serve()
+        [seen] = visits(page, party(running, data, "paris", app="0" * 64))
+        run = running.run()
+    assert f"made for app {'0' * 64}, and the run is of {run['app']}" in seen["status"]
+    assert run["clients"] == []
