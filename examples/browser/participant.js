@@ -10,7 +10,7 @@ const WAIT_SECONDS = 30; // how long a long poll may stay unanswered
 const ANSWER_SECONDS = 60; // how long any other call may take
 const PAUSES_SECONDS = [0.5, 1, 2, 4, 8, 16, 30, 30, 30]; // between attempts: two minutes in all
 const BUSY = [408, 429, 500, 502, 503, 504];
-const TRIES = 3; // of a transfer that arrives damaged
+const TRIES = 4; // of what arrives damaged or is no longer there
 
 /** An answer other than 2xx: its status, its code, and what the coordinator says to do. */
 export class ProtocolError extends Error {
@@ -28,6 +28,18 @@ export function parseLink(text) {
   return { url: link.origin + link.pathname.replace(/\/?join\/?$/, ""), token };
 }
 
+/** Fail with words a person can act on: a browser does not tell a page why it cannot call a coordinator. */
+export async function reached(url) {
+  try {
+    await request(url, "GET", "/healthz", {});
+  } catch (error) {
+    throw new Error(
+      `${url} cannot be called from this page (${error.message}). Either it is not running, or the browser does not ` +
+        `trust its certificate, or it was not started with --allow-origin ${globalThis.location?.origin}.`,
+    );
+  }
+}
+
 /** A party with its key: every call of the protocol, and the loop that takes part in a run. */
 export class Participant {
   #session = null;
@@ -40,7 +52,6 @@ export class Participant {
   /** Register `keys` under `name` with a join link; again with the same three gives the same client. */
   static async enrol(link, name, keys) {
     const { url, token } = parseLink(link);
-    await reached(url);
     const key = base64url(await crypto.subtle.exportKey("raw", keys.publicKey));
     const signature = await sign(keys, "enrol", await sha256(utf8(token)), name, key);
     const json = { token, name, kind: keys.kind, key, signature };
@@ -71,16 +82,16 @@ export class Participant {
 
   /** Return the bytes of a blob, fetched piece by piece and checked against its name. */
   async blob(digest, size, pieceBytes) {
-    const bytes = new Uint8Array(size);
-    for (let tries = 0; tries < TRIES; tries++) {
+    return again(["damaged"], async () => {
+      const bytes = new Uint8Array(size);
       for (let start = 0; start < size; start += pieceBytes) {
         const stop = Math.min(start + pieceBytes, size);
         const piece = await this.#call("GET", `/v1/blobs/${digest}`, { headers: { Range: `bytes=${start}-${stop - 1}` } });
         bytes.set(piece.subarray(0, stop - start), start); // a piece of another length shows in the digest
       }
       if ((await sha256(bytes)) === digest) return bytes;
-    }
-    throw new Error(`The model arrived ${TRIES} times with another digest than ${digest}. Look at what lies in between.`);
+      throw new ProtocolError(200, { code: "damaged", message: `The model arrived with another digest than ${digest}.` });
+    });
   }
 
   /** Upload an answer to `work` chunk by chunk, then commit it under this client's signature. */
@@ -93,17 +104,14 @@ export class Participant {
     const signed = [run, work.round, work.purpose, this.client, work.model, root, bytes.length, weight];
     const commit = { root, weight, model: work.model, signature: await sign(this.keys, "update", ...signed) };
     const begin = { bytes: bytes.length, chunk_bytes: chunkBytes, digests };
-    for (let tries = 1; ; tries++) {
+    return again(["incomplete"], async () => {
       const { have } = await this.#call("POST", `${path}/update`, { json: begin });
-      try {
-        for (const i of chunks.keys()) {
-          if (!have.includes(i)) await this.#call("PUT", `${path}/update/${i}`, { bytes: chunks[i] });
-        }
-        return { root, ...(await this.#call("POST", `${path}/commit`, { json: commit })) };
-      } catch (error) {
-        if (tries === TRIES || !["corrupt", "incomplete"].includes(error.code)) throw error;
+      for (const i of chunks.keys()) {
+        if (have.includes(i)) continue;
+        await again(["corrupt"], () => this.#call("PUT", `${path}/update/${i}`, { bytes: chunks[i] }));
       }
-    }
+      return { root, ...(await this.#call("POST", `${path}/commit`, { json: commit })) };
+    });
   }
 
   /** Say that this client cannot do `work`, and why. */
@@ -187,9 +195,22 @@ export class Participant {
 
   async #newSession() {
     const { url, client } = this;
-    const { challenge } = await call(url, "POST", "/v1/challenge", { json: { client } });
-    const signature = await sign(this.keys, "session", client, challenge);
-    return (await call(url, "POST", "/v1/session", { json: { client, challenge, signature } })).token;
+    return again(["challenge"], async () => { // one whose answer was lost is used up
+      const { challenge } = await call(url, "POST", "/v1/challenge", { json: { client } });
+      const signature = await sign(this.keys, "session", client, challenge);
+      return (await call(url, "POST", "/v1/session", { json: { client, challenge, signature } })).token;
+    });
+  }
+}
+
+/** Act again, a few times in all, while it fails with one of `codes`. */
+async function again(codes, act) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await act();
+    } catch (error) {
+      if (tries === TRIES || !codes.includes(error.code)) throw error;
+    }
   }
 }
 
@@ -200,18 +221,6 @@ async function computed(compute) {
     return await compute();
   } catch (error) {
     throw new ComputationError(`${error.name}: ${error.message}`);
-  }
-}
-
-/** Fail with words a person can act on: a browser does not tell a page why a call to elsewhere failed. */
-async function reached(url) {
-  try {
-    await request(url, "GET", "/healthz", {});
-  } catch (error) {
-    throw new Error(
-      `${url} cannot be called from this page (${error.message}). Either it is not running, or the browser does not ` +
-        `trust its certificate, or it was not started with --allow-origin ${globalThis.location?.origin}.`,
-    );
   }
 }
 
