@@ -193,10 +193,7 @@ class FleetRun:
             upload = bench.uploads.get(client)
         commit = self._signed(key, client, bench, upload, word)
         assert upload is not None, "a signed commit has an upload"
-        if client in bench.commits:
-            if replace(bench.commits[client], refused=()) != commit:
-                raise Refusal(409, "conflict", "Another update was committed for this round. It counts, not this one.")
-            self._judged(bench.commits[client])
+        if self._known(bench, client, commit):
             return True
         if not upload.complete:
             raise Refusal(409, "incomplete", "Chunks are missing.", have=sorted(upload.have))
@@ -204,8 +201,10 @@ class FleetRun:
         with self._changed:
             if self._bench is not bench or bench.settled is not None:
                 raise Refusal(410, "over", f"Round {round} is over.")
-            if client in bench.commits:
+            if self._known(bench, client, commit):
                 return True
+            if bench.uploads.get(client) is not upload:  # what was judged is not what would be added
+                raise Refusal(409, "conflict", "Another update was announced while this one was checked.")
             self.ledger.write_upload(round, purpose, client, upload.claim, commit)
             bench.commits[client] = commit
             self._heard(client)
@@ -344,6 +343,16 @@ class FleetRun:
             raise Refusal(403, "signature", "The signature is not this client's over this round, model and content.")
         return Committed(root(list(upload.claim.digests)), size, weight, word["signature"])
 
+    def _known(self, bench: _Bench, client: str, commit: Committed) -> bool:
+        """Return whether the same was committed before; P-256 signs the same anew each time. Raises Refusal."""
+        known = bench.commits.get(client)
+        if known is None:
+            return False
+        if (known.root, known.size, known.weight) != (commit.root, commit.size, commit.weight):
+            raise Refusal(409, "conflict", "Another update was committed for this round. It counts, not this one.")
+        self._judged(known)
+        return True
+
     def _refused_leaves(self, bench: _Bench, client: str, upload: Upload, weight: int) -> tuple[str, ...]:
         """Return the leaves that cannot be added. Raises Refusal for a file that is not an update."""
         job = bench.job
@@ -352,6 +361,8 @@ class FleetRun:
             position = self.members.position(client)
             received = Received(position, upload, weight, job.key(client), job.cohort)
             verdicts = received.verdicts(job.expected)
+        except FileNotFoundError as error:
+            raise Refusal(409, "conflict", "Another update was announced while this one was checked.") from error
         except FormatError as error:
             upload.have.clear()
             self._note(client, str(error))
