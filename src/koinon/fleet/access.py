@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 import threading
@@ -18,7 +19,6 @@ from koinon.fleet.store import FleetStore
 
 SESSION_SECONDS = 900.0
 _CHALLENGE_SECONDS = 60.0
-_MOST_CHALLENGES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -44,7 +44,8 @@ class Access:
     def __init__(self, store: FleetStore, clock: Callable[[], float]) -> None:
         self._store, self._clock = store, clock
         self._lock = threading.Lock()
-        self._challenges: dict[str, tuple[str, float]] = {}
+        self._secret = secrets.token_bytes(32)  # a restart voids the challenges
+        self._answered: dict[str, float] = {}  # challenge that began a session -> when it ends anyway
         self._sessions: dict[str, _Session] = {}  # SHA-256 of the token -> whose
         self._current: dict[str, str] = {}  # client -> SHA-256 of the token of its one session
         self._superseded: dict[str, str] = {}  # SHA-256 of a token -> client
@@ -126,32 +127,27 @@ class Access:
             self._sessions.pop(self._current.pop(client, ""), None)
 
     def challenge(self, client: str) -> str:
-        """Return what a client has to sign for a session."""
-        now = self._clock()
-        with self._lock:
-            if len(self._challenges) >= _MOST_CHALLENGES:
-                self._challenges = {c: (who, end) for c, (who, end) in self._challenges.items() if end > now}
-            if len(self._challenges) >= _MOST_CHALLENGES:
-                raise Refusal(503, "busy", "Too many clients begin a session. Try again in a moment.")
-            text = secrets.token_urlsafe(24)
-            self._challenges[text] = client, now + _CHALLENGE_SECONDS
-        return text
+        """Return what a client has to sign for a session. Nothing of it is kept: strangers may ask for any number."""
+        text = f"{self._clock() + _CHALLENGE_SECONDS:.3f}_{secrets.token_urlsafe(24)}"
+        return f"{text}.{self._mark(client, text)}"
 
     def session(self, client: str, challenge: str, signature: bytes) -> str:
         """Return a token for a signed challenge; an older session of the client ends."""
         now = self._clock()
         with self._lock:
-            asked, ends = self._challenges.pop(challenge, ("", 0.0))
             known = self._clients.get(client)
-            if asked != client or ends <= now or known is None:
+            ends = self._challenge_ends(client, challenge)
+            if ends <= now or challenge in self._answered or known is None:
                 raise Refusal(403, "challenge", "The challenge is not this client's, was used or is too old. Ask anew.")
             if known.revoked:
                 raise Refusal(403, "revoked", "This client was revoked by the coordinator's operator.")
             if not known.key.signed(signature, signed_text("session", client, challenge)):
                 raise Refusal(403, "signature", "The challenge is not signed by this client's key.")
+            self._answered = {old: end for old, end in self._answered.items() if end > now} | {challenge: ends}
             token = secrets.token_urlsafe(32)
             hashed, old = digest(token.encode()), self._current.get(client)
             if old is not None and self._sessions.pop(old, None) is not None:
+                self._superseded = {gone: who for gone, who in self._superseded.items() if who != client}
                 self._superseded[old] = client
             self._current[client] = hashed
             self._sessions[hashed] = _Session(client, now + SESSION_SECONDS)
@@ -173,6 +169,20 @@ class Access:
                 self._sessions.pop(hashed, None)
                 raise Refusal(401, "session", "There is no such session (any more). Begin one.")
             return self._clients[session.client]
+
+    def _mark(self, client: str, text: str) -> str:
+        return hmac.new(self._secret, signed_text("challenge", client, text), "sha256").hexdigest()
+
+    def _challenge_ends(self, client: str, challenge: str) -> float:
+        """Return when a challenge of ours for this client ends; 0 for anything else."""
+        text, _, mark = challenge.rpartition(".")
+        ours = hmac.compare_digest(mark.encode(), self._mark(client, text).encode())
+        return float(text.partition("_")[0]) if ours else 0.0
+
+    def still(self, client: str) -> None:
+        """Raise Refusal if a client was revoked while it waited."""
+        if self._clients[client].revoked:
+            raise Refusal(403, "revoked", "This client was revoked by the coordinator's operator.")
 
     def _check_free(self, name: str) -> None:
         if any(known.name == name and not known.revoked for known in self._clients.values()):
