@@ -13,7 +13,7 @@ const reasonText = (value) => (Array.isArray(value) ? value.join(", ") : value);
 function board(control) {
   const overview = facts();
   const runs = make("div");
-  const parties = table("Everybody who has enrolled", ["participant", "identifier", "key", "last heard"], [1]);
+  const parties = table("Everybody who has enrolled", ["participant", "identifier", "key", "last heard"], [1], true);
   const none = make("p", {}, "No run yet.");
   const root = make("div", {}, overview.root, none, runs, make("h2", {}, "Participants"), parties.root);
 
@@ -40,7 +40,7 @@ function partyRow(party, elapsed, control) {
     kind: party.revoked ? "revoked" : "",
     cells: [party.name, party.client, party.kind, heard],
     action: {
-      text: "Revoke…", label: `Revoke ${party.name}`, disabled: party.revoked === true,
+      text: "Revoke…", label: `Revoke ${party.name}`, hidden: party.revoked === true,
       act: () => control.revoke(party),
     },
   };
@@ -132,7 +132,7 @@ function runButtons(control) {
 
 // Large cohorts are cut to those in trouble first; the words typed into the field choose among all.
 function clientsView() {
-  const head = ["client", "state", "last heard", "examples", "rounds done", "last round", "upload", "received", "sent", "last error"];
+  const head = ["client", "state", "last heard", "examples", "rounds done", "last round", "upload", "received from it", "sent to it", "last error"];
   const rows = table("Clients", head, [1, 9]);
   const field = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
   const search = make("label", { class: "row" }, "Find a client", field);
@@ -185,7 +185,7 @@ function roundsView() {
   let last = [[], []];
   const figures = folded("Every round's figures", everyRound, () => fillRounds(everyRound, ...last));
   const root = make("div", {}, title, out.root, figures.root);
-  out.root.classList.add("tall");
+  out.root.classList.add("tall", "by-round");
   return {
     root,
     show(history, names) {

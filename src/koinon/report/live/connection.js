@@ -15,7 +15,7 @@ class TryLater extends Error {
 // The coordinator says what is wrong in words; anything else on the way answers in a form of its own.
 async function reasonOf(response) {
   const answer = await response.json().catch(() => null);
-  return String(answer?.error?.message ?? `the answer was ${response.status} ${response.statusText}`.trim()).slice(0, 500);
+  return String(answer?.error?.message ?? `The answer was ${[response.status, response.statusText].filter(Boolean).join(" ")}.`).slice(0, 500);
 }
 
 async function checked(response) {
@@ -24,6 +24,9 @@ async function checked(response) {
   if (response.status === 401 || response.status === 403) throw new TokenRefused(reason);
   throw new TryLater(reason, Number(response.headers.get("Retry-After")) || 0);
 }
+
+// A browser does not say why it could not reach somebody.
+const problemOf = (error) => (error instanceof TypeError ? "The coordinator cannot be reached." : error.message);
 
 async function post(address, token) {
   const headers = { Authorization: `Bearer ${token}` };
@@ -41,7 +44,7 @@ async function* statuses(body, touched) {
     touched();
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    if (rest.length > LONGEST_EVENT) throw new Error("a status was longer than this page reads");
+    if (rest.length > LONGEST_EVENT) throw new Error("A status was longer than this page reads.");
     for (const line of lines.map((ended) => ended.replace(/\r$/, ""))) {
       if (line.startsWith("event:")) kind = line.slice(6).trim();
       else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
@@ -61,7 +64,7 @@ async function follow(token, signal, onStatus) {
   let timer;
   const touched = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => silence.abort(new Error(`nothing was heard for ${QUIET_SECONDS} s`)), QUIET_SECONDS * 1000);
+    timer = setTimeout(() => silence.abort(new Error(`Nothing was heard for ${QUIET_SECONDS} s.`)), QUIET_SECONDS * 1000);
   };
   touched();
   try {
@@ -69,9 +72,9 @@ async function follow(token, signal, onStatus) {
     const options = { headers, redirect: "error", cache: "no-store", signal: silence.signal };
     const response = await checked(await fetch("v1/admin/events", options));
     const type = response.headers.get("Content-Type") ?? "nothing";
-    if (!type.startsWith("text/event-stream")) throw new Error(`events were asked for, the answer was ${type.slice(0, 80)}`);
+    if (!type.startsWith("text/event-stream")) throw new Error(`Events were asked for, the answer was ${type.slice(0, 80)}.`);
     for await (const status of statuses(response.body, touched)) onStatus(status);
-    throw new Error("the coordinator ended the connection");
+    throw new Error("The coordinator ended the connection.");
   } catch (error) {
     throw silence.signal.aborted ? silence.signal.reason : error; // the stream's own words for it differ by browser
   } finally {
@@ -97,7 +100,7 @@ async function watch(token, signal, { connecting, onStatus, wait, refused }) {
       if (error instanceof TokenRefused) return refused(error.message);
       const seconds = Math.max(WAITS[Math.min(failures, WAITS.length - 1)], Math.min(error.seconds ?? 0, 300));
       failures += 1;
-      await wait(error instanceof TypeError ? "the coordinator cannot be reached" : error.message, seconds);
+      await wait(problemOf(error), seconds);
     }
   }
 }

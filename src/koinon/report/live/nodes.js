@@ -39,26 +39,28 @@ function keep(parent, items, key, create) {
   }
 }
 
-// A table that becomes a list of cards on a narrow screen; the roles keep it a table for a screen reader there.
-// A row is {key, cells, kind, action: {text, label, act, disabled}}; `wide` names the columns of words.
-function table(caption, head, wide = []) {
+// A table. One with words in the columns `wide` becomes a list of cards on a narrow screen, and the roles keep it a
+// table for a screen reader there; one of figures only scrolls in its own box.
+// A row is {key, cells, kind}, and {action: {text, label, act, hidden}} where `acts`.
+function table(caption, head, wide = [], acts = false) {
   const title = make("caption", {}, caption);
   const columns = head.map((name) => make("th", { scope: "col", role: "columnheader" }, name));
   const body = make("tbody", { role: "rowgroup" });
   const header = make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...columns));
+  if (acts) header.firstElementChild.append(make("td", { role: "cell" }));
   const whole = make("table", { role: "table" }, title, header, body);
-  const root = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, whole);
+  const root = make("div", { class: wide.length ? "scroll cards-if-narrow" : "scroll", tabindex: "0", role: "region", "aria-label": caption }, whole);
   wide.forEach((i) => columns[i].classList.add("words"));
 
-  function row(first) {
-    const cells = first.cells.map((_, i) => i
-      ? make("td", { role: "cell", "data-label": head[i], ...(wide.includes(i) ? { class: "words" } : {}) })
+  function row() {
+    const cells = head.map((name, i) => i
+      ? make("td", { role: "cell", "data-label": name, ...(wide.includes(i) ? { class: "words" } : {}) })
       : make("th", { scope: "row", role: "rowheader" }));
     const line = make("tr", { role: "row" }, ...cells);
-    const button = first.action && make("button", { type: "button" });
+    const button = acts && make("button", { type: "button" });
     if (button) line.append(make("td", { role: "cell", class: "act" }, button));
     let act;
-    button?.addEventListener("click", () => act(button));
+    if (acts) button.addEventListener("click", () => act(button));
     return {
       root: line,
       show(item) {
@@ -67,11 +69,11 @@ function table(caption, head, wide = []) {
           cell.classList.toggle("none", cell.textContent === "" || cell.textContent === "–");
         });
         line.dataset.kind = words(item.kind);
-        if (!button) return;
+        if (!acts) return;
         act = item.action.act;
         write(button, item.action.text);
         button.setAttribute("aria-label", words(item.action.label));
-        button.hidden = item.action.disabled;
+        button.hidden = item.action.hidden;
       },
     };
   }

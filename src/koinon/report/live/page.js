@@ -6,7 +6,7 @@ const by = (id) => document.getElementById(id);
 
 const page = {
   token: null, ends: null, view: null, status: null, received: 0, drawn: 0, due: null,
-  again: null, lost: false, held: false, pending: new Set(), states: new Map(),
+  again: null, lost: false, problem: "", held: false, pending: new Set(), states: new Map(),
 };
 
 function say(text) {
@@ -37,7 +37,7 @@ function shut(problem) {
   Object.assign(page, { token: null, ends: null, view: null, status: null, due: null, states: new Map() });
   by("question").close();
   by("board").replaceChildren();
-  by("bar").hidden = by("board").hidden = true;
+  by("bar").hidden = by("board").hidden = by("foot").hidden = true;
   by("door").hidden = false;
   document.title = "koinon coordinator";
   write(by("problem"), "");
@@ -52,7 +52,7 @@ function enter(token) {
   Object.assign(page, { token, ends: new AbortController(), view: board({ change, cancel, revoke }) });
   write(by("door-problem"), "");
   by("door").hidden = true;
-  by("bar").hidden = false;
+  by("bar").hidden = by("foot").hidden = false;
   by("board").replaceChildren(page.view.root);
   watch(token, page.ends.signal, { connecting, onStatus, wait, refused });
 }
@@ -72,8 +72,10 @@ const connecting = (again) => connection(again ? "Connection lost, trying now" :
 // Resolve after `seconds`, at a press of "Try now", or when somebody looks at the page again.
 function wait(problem, seconds) {
   const ends = performance.now() + seconds * 1000;
-  connection(`Connection lost, ${problem}:`, "lost");
-  say(`Connection lost, ${problem}`);
+  page.problem = problem;
+  connection("Connection lost,", "lost");
+  render();
+  say(`Connection lost. ${problem}`);
   return new Promise((resolve) => {
     const timer = setInterval(left, 250);
     function done() {
@@ -84,7 +86,7 @@ function wait(problem, seconds) {
     function left() {
       const rest = Math.ceil((ends - performance.now()) / 1000);
       if (rest <= 0) return done();
-      write(by("countdown"), `trying again in ${rest} s`);
+      write(by("countdown"), `trying again in ${rest} s.`);
     }
     page.again = done;
     page.ends.signal.addEventListener("abort", done, { once: true });
@@ -95,12 +97,13 @@ function wait(problem, seconds) {
 function onStatus(text) {
   try {
     const status = JSON.parse(text);
+    page.problem = "";
     if (!Array.isArray(status?.runs)) throw new Error("it has no list of runs");
     Object.assign(page, { status, received: performance.now() });
     connection("Live", "live");
     news(status);
   } catch (error) {
-    connection(`A status could not be read: ${error.message}`, "waiting");
+    connection(`A status could not be read: ${error.message}.`, "waiting");
   }
   page.due ??= setTimeout(render, Math.max(0, page.drawn + AT_MOST_EVERY - performance.now()));
 }
@@ -120,7 +123,8 @@ function render() {
   const run = page.status.runs.find(({ state }) => !OVER.has(state)) ?? page.status.runs[0];
   document.title = `${page.lost ? "? " : ""}${run ? `${words(run.name)}: ${run.state}, round ${run.round}` : "koinon coordinator"}`;
   const old = (performance.now() - page.received) / 1000;
-  write(by("age"), page.lost || page.held ? `Figures of ${ticking(old)} ago` : "");
+  const age = page.lost || page.held ? `Figures of ${ticking(old)} ago.` : "";
+  write(by("age"), page.lost ? `${page.problem} ${age}` : age);
   by("board").hidden = false;
   if (page.held) return;
   page.drawn = performance.now();
@@ -153,7 +157,7 @@ async function send(address, wish, answer) {
     say(answer);
   } catch (error) {
     if (error instanceof TokenRefused) refused(error.message);
-    else write(by("problem"), `${wish} failed: ${error instanceof TypeError ? "the coordinator cannot be reached" : error.message}`);
+    else write(by("problem"), `${wish} failed: ${problemOf(error)}`);
   } finally {
     page.pending.delete(address);
   }
