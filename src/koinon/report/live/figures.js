@@ -46,12 +46,13 @@ function number(value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (size === 0) return "0";
-  if (size >= 1e6 || size < 1e-4) {
+  const rounded = Number(value.toPrecision(4));
+  if (size >= 1e6 || Math.abs(rounded) < 1e-4) {
     const [digits, power] = value.toExponential(3).split("e");
     const kept = size < 1 ? String(Number(digits)) : digits;
     return `${kept}e${power[0]}${power.slice(1).padStart(2, "0")}`;
   }
-  if (size < 1e-3) return String(Number(value.toPrecision(4)));
+  if (size < 1e-3) return String(rounded);
   return value.toFixed(size < 1 ? 4 : Math.max(0, 3 - Math.floor(Math.log10(size))));
 }
 
