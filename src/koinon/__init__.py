@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from koinon.metrics import MeanSquaredError as MeanSquaredError
     from koinon.models.jax_functions import FunctionModel as FunctionModel
     from koinon.models.own_loop import OwnLoop as OwnLoop
+    from koinon.report.tracking.mlflow import MLflow as MLflow
+    from koinon.report.tracking.tensorboard import TensorBoard as TensorBoard
+    from koinon.report.tracking.wandb import WeightsAndBiases as WeightsAndBiases
     from koinon.round.stopping import Stop as Stop
     from koinon.round.training import Evaluation as Evaluation
     from koinon.run import Run as Run
@@ -86,6 +89,9 @@ _HOMES = {
     "koinon.metrics": ("Accuracy", "AreaUnderCurve", "MeanSquaredError"),
     "koinon.models.jax_functions": ("FunctionModel",),
     "koinon.models.own_loop": ("OwnLoop",),
+    "koinon.report.tracking.mlflow": ("MLflow",),
+    "koinon.report.tracking.tensorboard": ("TensorBoard",),
+    "koinon.report.tracking.wandb": ("WeightsAndBiases",),
     "koinon.round.stopping": ("Stop",),
     "koinon.round.training": ("Evaluation",),
     "koinon.run": ("Run",),

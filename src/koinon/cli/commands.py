@@ -16,15 +16,17 @@ from koinon.core.wire import Wire
 from koinon.report.figures import number
 from koinon.report.history import History
 from koinon.report.summary import RunSummary, client_rows
+from koinon.report.tracking.choose import sinks
 from koinon.run import Run
 from koinon.store.run_directory import RunDirectory
 
 
-def run_app(app_file: Path, out: Path | None, changes: Sequence[str], *, as_json: bool) -> None:
+def run_app(app_file: Path, out: Path | None, changes: Sequence[str], track: Sequence[str], *, as_json: bool) -> None:
     """Train and print the result; ends the process with Exit.DIVERGED if every client was refused."""
+    trackers = sinks(track)
     resolved = _resolved(app_file, changes)
     with watching(True) as listen:
-        run = execute(resolved, listen=listen, out=out)
+        run = execute(resolved, listen=listen, out=out, track=trackers)
     if as_json:
         print_json(
             {

@@ -35,12 +35,13 @@ def demo(out: Path, seeds: int, as_json: bool) -> None:
 @click.argument("app_file", type=_FILE)
 @click.option("--out", type=_FOLDER, help="Keep every round there; the same line again goes on from the last.")
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2.")
+@click.option("--track", multiple=True, metavar="TRACKER:WHERE", help="Log every round, e.g. tensorboard:runs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
-def run(app_file: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+def run(app_file: Path, out: Path | None, changes: tuple[str, ...], track: tuple[str, ...], as_json: bool) -> None:
     """Train the App in APP_FILE until it stops."""
     from koinon.cli.commands import run_app
 
-    run_app(app_file, out, changes, as_json=as_json)
+    run_app(app_file, out, changes, track, as_json=as_json)
 
 
 @cli.command()

@@ -13,8 +13,9 @@ from typing import Any
 
 from koinon.core.events import RoundRecord, RunFinished, RunStarted
 from koinon.errors import ConfigurationError, UnsupportedError
-from koinon.report.tracking.sink import CLOSING_SECONDS, Sink, figures, label, missing
+from koinon.report.tracking.sink import Sink, figures, label, missing
 
+_SECONDS = 10.0  # for W&B to open or to close a run: less than close() waits, so that W&B says what went wrong
 _OFFLINE = ("offline", "dryrun", "disabled")
 
 
@@ -80,12 +81,13 @@ class WeightsAndBiases(Sink):
     def _settings(self) -> Any:
         return self._wandb.Settings(
             silent=True,
+            host="",
             console="off",
             save_code=False,
             disable_code=True,
             disable_git=True,
-            init_timeout=CLOSING_SECONDS,
-            finish_timeout=CLOSING_SECONDS,
+            init_timeout=_SECONDS,
+            finish_timeout=_SECONDS,
             x_disable_machine_info=True,
             x_disable_meta=True,
             x_disable_stats=True,
