@@ -22,13 +22,18 @@ _CONTROL_SECONDS = 10.0
 Shape = TypeVar("Shape")
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str),
+    "str": lambda value: isinstance(value, str) and _unicode(value),
     "int": lambda value: type(value) is int and 0 <= value < 2**53,
     "float": lambda value: type(value) in (int, float) and 0 <= value < 2**53,
     "str | None": lambda value: value is None or isinstance(value, str),
     "tuple[str, ...]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     "Mapping[str, str | None]": lambda value: isinstance(value, dict),
 }
+
+
+def _unicode(text: str) -> bool:
+    """Return whether a text can be written down: JSON can carry halves of letters, which no file can."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class DirectBody(Protocol):
