@@ -104,6 +104,7 @@ class FleetRun:
         self._serials: dict[str, int] = {}
         self._first_serial = secrets.randbits(40)  # an earlier process' numbers mean nothing to this one
         self._wake: Callable[[Sequence[str]], None] = lambda clients: None
+        self._told: set[str] = set()  # who has heard that the run is over
         self.trouble: str | None = None
         self.members = Members()
         self.outcomes: dict[str, tuple[int, bool]] = {}
@@ -142,6 +143,7 @@ class FleetRun:
             round, accepted = self.outcomes.get(client, (0, False))
             told = {"serial": serial, "outcome": {"round": round, "accepted": accepted}}
             if self._ended is not None:
+                self._told.add(client)
                 return {**told, **self._ended}
             bench, stage = self._bench, self._state.stage
             if bench is None or stage is None or stage.standings.get(client) is not Standing.ASKED:
@@ -262,6 +264,7 @@ class FleetRun:
         """Open a stage and return it when it is over. Raises Cancelled."""
         with self._changed:
             bench = self._bench = _Bench(job)
+            self._state = replace(self._state, stage=None)  # left open when the store failed
             row = self.ledger.stage(job.round, job.purpose)
             if row is not None and row.model == job.model:
                 self._restore(bench, row)
@@ -310,6 +313,17 @@ class FleetRun:
         """How the run ended, or None."""
         return self._ended
 
+    @property
+    def all_told(self) -> bool:
+        """Whether everybody who is here knows that the run is over."""
+        with self._changed:
+            return self._ended is not None and self._state.present <= self._told
+
+    @property
+    def terms(self) -> Synchronous:
+        """Quorum and deadlines."""
+        return self._state.terms
+
     def snapshot(self) -> tuple[machine.State, StageJob | None, float]:
         """Return the machine's state, the open stage, and the time."""
         with self._changed:
@@ -350,6 +364,9 @@ class FleetRun:
             return False
         if (known.root, known.size, known.weight) != (commit.root, commit.size, commit.weight):
             raise Refusal(409, "conflict", "Another update was committed for this round. It counts, not this one.")
+        with self._changed:
+            if self._bench is bench:  # the machine has not heard of it if the store failed just then
+                self._handle(machine.Answered(client, not known.refused))
         self._judged(known)
         return True
 
@@ -401,20 +418,22 @@ class FleetRun:
         return Settled(tuple(received), dict(bench.commits), settle.lost, bench.asked)
 
     def _handle(self, event: machine.Event) -> None:
-        self._state, commands = machine.handle(self._state, event, self._clock())
+        """Hand an event to the machine; if what follows cannot be written, nothing has happened."""
+        state, commands = machine.handle(self._state, event, self._clock())
         for command in commands:
             if isinstance(command, machine.Ask):
                 self._ask(command)
             elif isinstance(command, machine.Settle):
                 self._settle(command)
+        self._state = state
         self._changed.notify_all()
 
     def _ask(self, command: machine.Ask) -> None:
         bench = self._bench
         assert bench is not None, "clients are asked for an open stage"
-        bench.asked = tuple(sorted({*bench.asked, *command.clients}))
-        job = bench.job
-        self.ledger.write_stage(job.round, job.purpose, StageRow(job.model, bench.asked, command.target, None, {}))
+        job, asked = bench.job, tuple(sorted({*bench.asked, *command.clients}))
+        self.ledger.write_stage(job.round, job.purpose, StageRow(job.model, asked, command.target, None, {}))
+        bench.asked = asked
         for client in command.clients:
             self.figures.setdefault(client, Figures(self._clock())).asked_at = self._clock()
         self._tell(command.clients)
