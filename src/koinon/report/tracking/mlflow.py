@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from koinon.core.events import RoundRecord, RunFinished, RunStarted
 from koinon.errors import ConfigurationError
@@ -20,6 +23,7 @@ from koinon.report.tracking.sink import Sink, figures, label, missing
 RUN_TAG = "koinon.run"
 _MARK = "seconds"  # a figure that every round has
 _METRICS, _PARAMETERS, _VALUE = 1000, 100, 500  # what MLflow takes in one call, and of one value
+_REACH_SECONDS = 5.0
 _SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 
@@ -42,8 +46,9 @@ class MLflow(Sink):
             import mlflow
         except ImportError as error:
             raise missing("MLflow", "mlflow") from error
-        host = urlsplit(server)
-        super().__init__(f"MLflow({host.scheme}://{host.netloc.rpartition('@')[2]}{host.path}, {experiment!r})")
+        parts = urlsplit(server)
+        self._address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # no name and no password
+        super().__init__(f"MLflow({self._address!r}, {experiment!r})")
         self._server, self._experiment = server, experiment
         self._mlflow: Any = mlflow
         self._client: Any = None
@@ -51,6 +56,8 @@ class MLflow(Sink):
 
     def begin(self, started: RunStarted) -> None:
         """Find or make the run, log its parameters, and the rounds it lacks."""
+        if urlsplit(self._address).scheme in ("http", "https"):
+            _reach(self._address)
         self._client = self._mlflow.MlflowClient(tracking_uri=self._server)
         experiment = self._experiment_id()
         found = self._client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{started.run}'", max_results=1)
@@ -99,6 +106,18 @@ class MLflow(Sink):
             if found is None:
                 raise
             return found.experiment_id
+
+
+def _reach(address: str) -> None:
+    """Raise the reason if nobody answers there: MLflow itself tries for minutes before it says so."""
+    try:
+        with urlopen(f"{address.rstrip('/')}/health", timeout=_REACH_SECONDS):
+            return
+    except HTTPError:  # somebody answers, and MLflow knows how to talk to them
+        return
+    except URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # MLflow has its own settings of what to trust
+            raise
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
