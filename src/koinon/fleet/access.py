@@ -95,24 +95,27 @@ class Access:
         hashed = digest(token.encode())
         if not key.signed(signature, signed_text("enrol", hashed, name, encoded(key.raw))):
             raise Refusal(403, "signature", "The enrolment is not signed by the key it brings.")
-        with self._lock, self._store.transaction() as rows:
-            row = rows.execute(sa.select(t.invitations).where(t.invitations.c.token == hashed)).first()
-            if row is None:
-                raise Refusal(403, "invitation", "This invitation does not exist. Ask the coordinator for a new link.")
-            if row.client is not None:
-                known = self._clients.get(row.client)
-                if known is not None and (known.name, known.key, known.revoked) == (name, key, False):
-                    return known
-                raise Refusal(403, "invitation", "This invitation was used. Ask the coordinator for a new link.")
-            if row.expires <= time.time():
-                raise Refusal(403, "invitation", "This invitation has expired. Ask the coordinator for a new link.")
-            if row.name is not None and row.name != name:
-                raise Refusal(403, "invitation", f"This invitation is for {row.name!r}. Join under that name.")
-            self._check_free(name)
-            client = Client(f"c-{secrets.token_hex(8)}", name, key, False)
-            rows.execute(sa.insert(t.clients).values(**_row(client)))
-            used = sa.update(t.invitations).where(t.invitations.c.token == hashed)
-            rows.execute(used.values(client=client.client))
+        with self._lock:
+            with self._store.transaction() as rows:
+                row = rows.execute(sa.select(t.invitations).where(t.invitations.c.token == hashed)).first()
+                if row is None:
+                    raise Refusal(
+                        403, "invitation", "This invitation does not exist. Ask the coordinator for a new link."
+                    )
+                if row.client is not None:
+                    known = self._clients.get(row.client)
+                    if known is not None and (known.name, known.key, known.revoked) == (name, key, False):
+                        return known
+                    raise Refusal(403, "invitation", "This invitation was used. Ask the coordinator for a new link.")
+                if row.expires <= time.time():
+                    raise Refusal(403, "invitation", "This invitation has expired. Ask the coordinator for a new link.")
+                if row.name is not None and row.name != name:
+                    raise Refusal(403, "invitation", f"This invitation is for {row.name!r}. Join under that name.")
+                self._check_free(name)
+                client = Client(f"c-{secrets.token_hex(8)}", name, key, False)
+                rows.execute(sa.insert(t.clients).values(**_row(client)))
+                used = sa.update(t.invitations).where(t.invitations.c.token == hashed)
+                rows.execute(used.values(client=client.client))
             self._clients[client.client] = client
         return client
 
@@ -120,9 +123,10 @@ class Access:
         """End a client's sessions and refuse new ones, for good; its name may enrol again."""
         old = self.client(client)
         gone = Client(client, old.name, old.key, True)
-        with self._lock, self._store.transaction() as rows:
-            left = {"revoked": True, "name": f"{old.name} (revoked {client})"}
-            rows.execute(sa.update(t.clients).where(t.clients.c.client == client).values(**left))
+        with self._lock:
+            with self._store.transaction() as rows:
+                left = {"revoked": True, "name": f"{old.name} (revoked {client})"}
+                rows.execute(sa.update(t.clients).where(t.clients.c.client == client).values(**left))
             self._clients[client] = gone
             self._sessions.pop(self._current.pop(client, ""), None)
 
