@@ -1,0 +1,28 @@
+"""What every fault needs: a folder with the app, and what an undisturbed run of it ends in."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from fleet.processes import simulated
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def app() -> Path:
+    """Return the app's file."""
+    return HERE / "app.py"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(app: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Return the digest that ``koinon run`` gives for the app with these changes."""
+
+    @cache
+    def digest(*changes: str) -> str:
+        return simulated(app, tmp_path_factory.mktemp("simulation"), changes)
+
+    return digest
