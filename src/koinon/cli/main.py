@@ -65,6 +65,22 @@ def report(folder: Path, as_json: bool) -> None:
     report_run(folder, as_json=as_json)
 
 
+@cli.command()
+@click.argument("link")
+@click.argument("app_file", type=_FILE, required=False)
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, as koinon join does.")
+@click.option("--state", type=_FOLDER, default=Path(), help="Where koinon join keeps its state: its disk is looked at.")
+@click.option("--proxy", metavar="URL", help="HTTP proxy; else HTTPS_PROXY and NO_PROXY decide.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+def doctor(
+    link: str, app_file: Path | None, changes: tuple[str, ...], state: Path, proxy: str | None, as_json: bool
+) -> None:
+    """Say what is wrong between here and the coordinator of LINK, and what to do. The invitation is not used up."""
+    from koinon.cli.doctor import examine_link
+
+    examine_link(link, app_file, changes, state, proxy, as_json=as_json)
+
+
 def main() -> None:
     """Run a command and end with its exit status."""
     from koinon.errors import ConfigurationError, KoinonError

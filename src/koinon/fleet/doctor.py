@@ -8,9 +8,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 from koinon.errors import FormatError
@@ -18,6 +17,7 @@ from koinon.fleet import reach
 from koinon.fleet.examination import Answer, Check, Finding, Wrong, examine
 from koinon.fleet.offer import Offer
 from koinon.fleet.reach import Case
+from koinon.identity import versions
 
 SECONDS = 29.0
 _PROTOCOL = 1
@@ -29,6 +29,7 @@ _LEAST_RATE = 32 << 10  # slower uploads are ended by the coordinator
 _MODELS_ON_DISK = 3  # the model, and what a client keeps from round to round: staged and settled
 _MODELS_IN_MEMORY = 4  # the model, its trained copy, gradients, the update on its way
 _BLOCK = 1 << 14
+_LET_PASS = "bodies of 4 MiB must pass, in both directions (nginx: client_max_body_size 8m)."
 
 
 def diagnose(case: Case) -> Iterator[Finding]:
@@ -62,8 +63,8 @@ def _coordinator(case: Case) -> Answer[Case]:
             f"what answers at {case.link.url} is no koinon coordinator (GET /healthz: {status})",
             "Compare the link's host and port with the operator's. A reverse proxy in front of it must pass every path.",
         )
-    own = metadata.version("koinon")
-    if version != own:
+    own = versions()["koinon"]
+    if own is not None and version != own:
         return Answer(
             case,
             f"koinon {version} answers; here is {own}",
@@ -113,50 +114,50 @@ def _download(case: Case) -> Answer[Case]:
             raise ConnectionError(f"{left:,} of {count:,} bytes did not come")
         answer.read()
 
-    rate = _measured(case, fetch, "download")
+    rate = _measured(case, fetch)
     return Answer(replace(case, down=rate), f"{_size(rate)}/s")
 
 
 def _upload(case: Case) -> Answer[Case]:
     def send(connection: http.client.HTTPConnection, count: int, end: float) -> None:
-        connection.request("PUT", f"{case.url.path}/v1/probe/bytes", os.urandom(count), _authorised(case))
+        with suppress(ConnectionError):  # who refuses a body may answer before all of it is sent
+            connection.request("PUT", f"{case.url.path}/v1/probe/bytes", os.urandom(count), _authorised(case))
         answer = connection.getresponse()
         _expect_ok(answer)
+        answer.read()
 
-    rate = _measured(case, send, "upload")
+    rate = _measured(case, send)
     return Answer(replace(case, up=rate), f"{_size(rate)}/s")
 
 
-def _measured(case: Case, transfer: Callable[[http.client.HTTPConnection, int, float], None], what: str) -> float:
+def _measured(case: Case, transfer: Callable[[http.client.HTTPConnection, int, float], None]) -> float:
     """Return bytes a second, from ever larger transfers until one takes long enough to tell."""
-    end, count = time.monotonic() + _MEASURING_SECONDS, _FIRST
+    end, count, rate = time.monotonic() + _MEASURING_SECONDS, _FIRST, 0.0
+    begun = time.monotonic()
     try:
         with closing(reach.dial(case, reach.trusting(case), _MEASURING_SECONDS)) as connection:
             while True:
                 begun = time.monotonic()
                 transfer(connection, count, end)
                 took = time.monotonic() - begun
+                rate = count / took
                 if took >= _ENOUGH_SECONDS or count >= _MOST or begun + (1 + _GROWTH) * took > end:
                     break
                 count *= _GROWTH
-    except TimeoutError as error:
-        raise Wrong(
-            f"{what} of {_size(count)} is not done after {_MEASURING_SECONDS:g} s",
-            f"A coordinator gives up on uploads slower than {_size(_LEAST_RATE)}/s. Use another line, or take part when "
-            "this one is free.",
-        ) from error
+    except TimeoutError:
+        rate = min(rate, count / (time.monotonic() - begun))  # a first, small transfer fits into buffers
     except (OSError, http.client.HTTPException) as error:
         raise Wrong(
-            f"{what} of {_size(count)} breaks off ({type(error).__name__}: {error})",
-            "Something on the way ends longer transfers: let proxies and firewalls pass bodies of 4 MiB to "
-            f"{case.host}:{case.port}.",
+            f"a transfer of {_size(count)} breaks off ({type(error).__name__}: {error})",
+            f"Something on the way ends longer transfers: {_LET_PASS}",
         ) from error
-    if count / took < _LEAST_RATE:
+    if rate < _LEAST_RATE:
         raise Wrong(
-            f"{what} reaches {_size(count / took)}/s",
-            f"A coordinator gives up on uploads slower than {_size(_LEAST_RATE)}/s. Use another line.",
+            f"{_size(rate)}/s" if rate else f"{_size(count)} take longer than {_MEASURING_SECONDS:g} s",
+            f"A coordinator gives up on uploads slower than {_size(_LEAST_RATE)}/s. Use another line, or take part when "
+            "this one is free.",
         )
-    return count / took
+    return rate
 
 
 def _transfer(case: Case) -> Answer[Case]:
@@ -244,7 +245,10 @@ def _authorised(case: Case) -> dict[str, str]:
 def _expect_ok(answer: http.client.HTTPResponse) -> None:
     if answer.status != 200:
         text = _message(answer.read(_ANSWER_BYTES))
-        raise Wrong(text or f"the answer was {answer.status} {answer.reason}", "Try again in a minute.")
+        raise Wrong(
+            text or f"the answer is {answer.status} {answer.reason}, and not the coordinator's own",
+            "Try again in a minute." if text else f"A proxy or firewall answers for it: {_LET_PASS}",
+        )
 
 
 def _message(body: bytes) -> str | None:

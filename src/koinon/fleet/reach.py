@@ -340,8 +340,8 @@ def _get(case: Case, path: str, seconds: float) -> tuple[Message, bytes]:
     except (OSError, http.client.HTTPException) as error:
         raise Wrong(
             f"GET {path} is not answered ({type(error).__name__}: {error})",
-            f"What listens on port {case.port} is no koinon coordinator, or it hangs. Ask for koinon serve to be started "
-            "again there.",
+            f"What listens on port {case.port} is no koinon coordinator, or it hangs, or the line is very slow. Ask "
+            "whether koinon serve runs there.",
         ) from error
 
 
