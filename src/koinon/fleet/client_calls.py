@@ -24,7 +24,6 @@ from koinon.fleet.spool import Claim
 
 PROTOCOL = (1,)
 LONGEST_WAIT = 60.0
-_MOST_UPDATE_BYTES = 1 << 40
 _REASON_CHARACTERS = 2000
 
 
@@ -95,8 +94,8 @@ class Failure:
 def routes(house: House) -> list[Route]:
     """Return the clients' calls."""
     calls = _Calls(house)
-    run, stage = "/v1/runs/{run}", "/v1/runs/{run}/rounds/{round:int}/{purpose}"
-    post = "/v1/runs/{run}/rounds/{round:int}/stages/{stage}/messages"
+    run, stage = "/v1/runs/{run}", "/v1/runs/{run}/rounds/{round}/{purpose}"
+    post = "/v1/runs/{run}/rounds/{round}/stages/{stage}/messages"
     return [
         Route("/v1/enrol", calls.enrol, methods=["POST"]),
         Route("/v1/challenge", calls.challenge, methods=["POST"]),
@@ -111,7 +110,7 @@ def routes(house: House) -> list[Route]:
         Route(post, calls.leave_message, methods=["POST"]),
         Route(post, calls.read_messages, methods=["GET"]),
         Route(f"{stage}/update", calls.announce, methods=["POST"]),
-        Route(f"{stage}/update/{{chunk:int}}", calls.chunk, methods=["PUT"]),
+        Route(f"{stage}/update/{{chunk}}", calls.chunk, methods=["PUT"]),
         Route(f"{stage}/commit", calls.commit, methods=["POST"]),
         Route(f"{stage}/failure", calls.failure, methods=["POST"]),
     ]
@@ -160,7 +159,7 @@ class _Calls:
                 "state": state_of(served),
                 "round": 0 if job is None else job.round,
                 "chunk_bytes": served.chunk_bytes,
-                "largest_update_bytes": _MOST_UPDATE_BYTES,
+                "largest_update_bytes": None if job is None else job.expected.most_bytes,
             }
         )
 
@@ -224,7 +223,7 @@ class _Calls:
     async def announce(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
         body = await read_record(request, Announced, CLAIM_BYTES)
-        if body.chunk_bytes != served.chunk_bytes or body.bytes > _MOST_UPDATE_BYTES:
+        if body.chunk_bytes != served.chunk_bytes:
             raise Refusal(413, "too_large", f"Updates come in chunks of {served.chunk_bytes:,} bytes.")
         claim = Claim(body.bytes, body.chunk_bytes, body.digests)
         upload = await asyncio.to_thread(served.run.begin_upload, client, number, purpose, claim)
@@ -232,7 +231,7 @@ class _Calls:
 
     async def chunk(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
-        place = request.path_params["chunk"]
+        place = _number(request, "chunk")
         chunk = served.run.open_chunk(client, number, purpose, place)
         if chunk is None:
             return Response(status_code=204)
@@ -259,7 +258,7 @@ class _Calls:
     async def failure(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
         body = await read_record(request, Failure)
-        reason = body.reason[:_REASON_CHARACTERS]
+        reason = "".join(c if c.isprintable() else " " for c in body.reason[:_REASON_CHARACTERS])  # for terminals, too
         await asyncio.to_thread(served.run.fail, client, number, purpose, reason)
         return Response(status_code=204)
 
@@ -292,13 +291,13 @@ class _Calls:
             purpose = Purpose(request.path_params["purpose"])
         except ValueError:
             raise Refusal(404, "unknown", "A purpose is train or evaluate.") from None
-        return client.client, served, request.path_params["round"], purpose
+        return client.client, served, _number(request, "round"), purpose
 
     def _post(self, request: Request) -> tuple[str, ServedRun, Address]:
         client, served = self._house.caller(request), self._house.served(request)
         if client.client not in served.run.members:
             raise Refusal(403, "not_joined", "This client has not joined the run.")
-        number = request.path_params["round"]
+        number = _number(request, "round")
         _, job, _ = served.run.snapshot()
         if job is None or job.round != number:
             raise Refusal(410, "over", f"Round {number} is not open.")
@@ -323,8 +322,19 @@ def state_of(served: ServedRun) -> str:
     return "training" if job.purpose is Purpose.TRAIN else "evaluating"
 
 
+def _number(request: Request, name: str) -> int:
+    text = request.path_params[name]
+    if not _is_whole(text):
+        raise Refusal(404, "unknown", f"There is no {name} {text[:40]!r}.")
+    return int(text)
+
+
 def _whole(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
+    if not _is_whole(text):
         raise Refusal(422, "malformed", f"{name} must be a whole number.")
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 16

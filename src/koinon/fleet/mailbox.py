@@ -18,6 +18,7 @@ from koinon.fleet.store import FleetStore
 
 MESSAGE_BYTES = 48 << 10
 MESSAGES = 64
+STAGES = 16
 SERVER = "server"
 EVERYBODY = "all"
 
@@ -70,8 +71,12 @@ class Mailbox:
             for row in own:
                 if (row.recipient, row.body) == (letter.to, body):
                     return int(row.number)
-            if len(own) >= MESSAGES:
-                raise Refusal(429, "full", f"A client may leave {MESSAGES} messages in a stage.")
+            whole_round = (m.run == at.run) & (m.round == at.round) & (m.sender == sender)
+            left = rows.execute(sa.select(sa.func.count()).select_from(t.messages).where(whole_round)).scalar_one()
+            if len(own) >= MESSAGES or left >= MESSAGES * STAGES:
+                raise Refusal(
+                    429, "full", f"A client may leave {MESSAGES} messages in a stage, {STAGES} times in a round."
+                )
             last = rows.execute(sa.select(sa.func.max(m.number)).where(here)).scalar() or 0
             values = {"run": at.run, "round": at.round, "stage": at.stage, "number": last + 1, "sender": sender}
             signature = encoded(decoded(letter.signature))

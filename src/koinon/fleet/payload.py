@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,12 @@ class Expected:
         if not tree.leaves(value):
             known = {}
         return cls(algorithm, tree.structure(value), known)
+
+    @property
+    def most_bytes(self) -> int:
+        """How long a file of these leaves and of metrics can be."""
+        leaves = sum(math.prod(shape) * dtype.itemsize for dtype, shape in self.leaves.values())
+        return tensors.LENGTH_BYTES + tensors.LIMITS.header_bytes + leaves + 4 * _MOST_METRIC_VALUES
 
     def check(self, layout: tensors.Layout) -> None:
         """Raise FormatError unless a file holds exactly these leaves and some metric sums."""

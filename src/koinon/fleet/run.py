@@ -169,6 +169,10 @@ class FleetRun:
                 return known
             if client in bench.commits:
                 raise Refusal(409, "conflict", "Another update was committed for this round. It counts, not this one.")
+            if claim.size > (most := bench.job.expected.most_bytes):
+                raise Refusal(
+                    413, "too_large", f"An update has at most {most:,} bytes here; {claim.size:,} were announced."
+                )
             self.ledger.write_upload(round, purpose, client, claim)
             upload = self._spool.open(self.key, bench.job.folder, client, claim)
             bench.uploads[client] = upload

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -88,7 +89,13 @@ def application(house: House, routes: list[Route], origins: tuple[str, ...]) -> 
         allowed = {"allow_methods": ["GET", "POST", "PUT"], "allow_headers": ["Authorization", "Content-Type", "Range"]}
         exposed = ["ETag", "Content-Range", "Accept-Ranges", "Retry-After"]
         middleware.append(Middleware(CORSMiddleware, allow_origins=origins, expose_headers=exposed, **allowed))  # type: ignore[arg-type]
-    handlers = {Refusal: _refused, FormatError: _malformed, StoreError: _unavailable, ClientDisconnect: _gone}
+    handlers = {
+        HTTPException: _unknown,
+        Refusal: _refused,
+        FormatError: _malformed,
+        StoreError: _unavailable,
+        ClientDisconnect: _gone,
+    }
     everybody = [Route("/healthz", _health), Route("/v1/ca", _authority(house))]
     app = Starlette(routes=[*everybody, *routes], middleware=middleware, exception_handlers=handlers)  # type: ignore[arg-type]
     app.router.redirect_slashes = False
@@ -119,9 +126,15 @@ def _authority(house: House) -> Answer:
 
 async def _refused(request: Request, error: Refusal) -> Response:
     headers = {"Retry-After": "1"} if error.status in (429, 503) else None
-    if error.status in (408, 411, 413, 415, 422) and request.method == "PUT":
+    if error.status in (408, 411, 413, 415) or (error.status == 422 and request.method == "PUT"):
         headers = {"Connection": "close"}  # the rest of the body is not read
     return JSONResponse(error.to_json(), error.status, headers)
+
+
+async def _unknown(request: Request, error: HTTPException) -> Response:
+    word = {404: "unknown", 405: "method"}.get(error.status_code, "malformed")
+    message = f"{request.method} {request.url.path[:80]} is no call of this protocol."
+    return JSONResponse({"error": {"code": word, "message": message}}, error.status_code, error.headers)
 
 
 async def _malformed(request: Request, error: FormatError) -> Response:
