@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +17,7 @@ from koinon.core.execution import Plan, Runtime
 from koinon.core.protocols import Model
 from koinon.core.types import Purpose
 from koinon.data.dataset import FederatedDataset, federate
+from koinon.errors import ConfigurationError
 from koinon.identity import identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
@@ -39,12 +40,16 @@ class App:
     ``model``: a compiled Keras model, FunctionModel, OwnLoop or any Model. ``clients``: a FederatedDataset,
     ``{name: (x, y)}``, or ``{name: frame}`` with the column ``label``; of the latter two every client holds
     the share ``holdout`` out. ``test``: ``(x, y)`` that the server itself holds, if any. Each of the three may
-    be a function of no arguments that returns it. ``algorithm=None`` is FedAvg of all clients with the
+    be a function of no arguments that returns it. ``data``: a function that loads one party's examples from a path
+    or URL; ``clients`` is then ``{name: path}``, and ``koinon join --data PATH`` gives a party's own. ``example``:
+    ``(x, y)`` of a made-up row or more, from which a coordinator that has no data builds a Keras model. ``algorithm=None`` is FedAvg of all clients with the
     model's own optimiser. ``engine=None`` is ``"jax"`` wherever the model can be compiled.
     """
 
     model: Any
-    clients: Any
+    clients: Any = None
+    data: Callable[[str], Any] | None = None
+    example: Any = None
     algorithm: Algorithm | None = None
     test: Any = None
     stop: Stop = field(default_factory=Stop)
@@ -85,14 +90,18 @@ class Resolved:
         return new_runtime(self.runtime, engine=self.engine, workers=self.workers, model=self.plan.model)
 
 
-def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None) -> Resolved:
+def resolve(
+    app: App, change: Callable[[Algorithm], Algorithm] | None = None, data: FederatedDataset | None = None
+) -> Resolved:
     """Make every choice an App leaves open, and check that its parts fit.
 
-    ``change`` is applied to the algorithm before it is checked. Raises a KoinonError that says what does not fit.
+    ``change`` is applied to the algorithm before it is checked. ``data`` takes the place of the App's clients where
+    only some of them are here. Raises a KoinonError that says what does not fit.
     """
     given = _made(app.model)
-    held_out = 0.0 if isinstance(given, OwnLoop) and given.evaluate is None else app.holdout
-    data = federate(_made(app.clients), label=app.label, holdout=held_out, seed=app.seed)
+    everybody = data is None
+    if data is None:
+        data = federate(_clients(app), label=app.label, holdout=held_out(app, given), seed=app.seed)
     test = _test_data(_made(app.test))
     model = adapt(given, data)
     algorithm = app.algorithm or fedavg(_optimizer(model))
@@ -100,13 +109,19 @@ def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None) ->
         algorithm = change(algorithm)
     if isinstance(model, OwnLoopModel):
         algorithm = model.fitted(algorithm)
-    algorithm.sampler.largest(len(data))
+    if everybody:
+        algorithm.sampler.largest(len(data))
     model.check(data)
     if test is not None:
         model.check(test)
     engine = app.engine or ("jax" if model.compiled else "reference")
     plan = Plan(algorithm, model, data, test)
     return Resolved(plan, app.stop, app.evaluation, engine, app.runtime, app.workers, app.seed)
+
+
+def held_out(app: App, model: Any) -> float:
+    """Return the share that every client holds out: nothing where nothing can judge it."""
+    return 0.0 if isinstance(model, OwnLoop) and model.evaluate is None else app.holdout
 
 
 def execute(
@@ -257,6 +272,18 @@ def watching(progress: bool | Listener) -> Iterator[Listener]:
 def _made(value: Any) -> Any:
     """Return the value, or what a function of no arguments makes of it. (A Keras model is callable too.)"""
     return value() if callable(value) and hasattr(value, "__code__") else value
+
+
+def _clients(app: App) -> Any:
+    """Return the clients with their examples, loaded if only their places are given."""
+    clients = _made(app.clients)
+    if clients is None:
+        raise ConfigurationError(
+            "The App has no clients to simulate. Give it clients={name: (x, y)}, or {name: path} with data=."
+        )
+    if app.data is None or not isinstance(clients, Mapping):
+        return clients
+    return {name: app.data(str(place)) if isinstance(place, str | Path) else place for name, place in clients.items()}
 
 
 def _test_data(test: Any) -> FederatedDataset | None:

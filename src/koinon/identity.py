@@ -13,6 +13,7 @@ import numpy as np
 
 from koinon.core.execution import Plan
 from koinon.models.describe import describe_function
+from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation
 
 _LIBRARIES = ("koinon", "numpy", "jax", "jaxlib", "keras")
@@ -25,14 +26,28 @@ def identity(plan: Plan, evaluation: Evaluation, seed: int, engine: str) -> dict
     number of workers: they cannot change a bit. The first weights are not: a run that goes on has its own.
     """
     return {
-        "algorithm": describe(plan.algorithm),
-        "model": plan.model.describe(),
+        **_training(plan, evaluation, seed, engine),
         "data": plan.data.fingerprint(),
         "test": None if plan.test is None else plan.test.fingerprint(),
+        "version": versions(),
+    }
+
+
+def agreement(plan: Plan, evaluation: Evaluation, seed: int, engine: str, stop: Stop) -> dict[str, Any]:
+    """Return what parties agree on before they train together: the resolved app, every override included.
+
+    Nobody's data is in it, nor what is installed where.
+    """
+    return {**_training(plan, evaluation, seed, engine), "stop": describe(stop), "koinon": versions()["koinon"]}
+
+
+def _training(plan: Plan, evaluation: Evaluation, seed: int, engine: str) -> dict[str, Any]:
+    return {
+        "algorithm": describe(plan.algorithm),
+        "model": plan.model.describe(),
         "seed": seed,
         "engine": engine,
         "evaluation": describe(evaluation),
-        "version": versions(),
     }
 
 

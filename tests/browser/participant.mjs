@@ -1,8 +1,11 @@
 // Drive examples/browser/participant.html in Chromium: one browser context a party, as one browser a party would be.
 //
 // Reads a scenario as JSON from standard input, writes what each party saw as JSON to standard output:
-// {"url", "seconds", "parties": [{"link", "name", "app", "examples", "p256", "reload"}]}
-// -> [{"status", "log", "console", "asked"}]
+// {"url", "seconds", "parties": [{"link", "name", "app", "examples", "p256", "reload", "greeting"}]}
+// -> [{"status", "log", "console", "asked", "greeted"}]
+//
+// With "reload", the page is loaded anew after that line of its log. With "greeting", it sends those words to the
+// other party in the first round before it takes part, and "greeted" is what it received.
 
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
@@ -29,6 +32,7 @@ async function visit(party) {
   page.on("console", (message) => seen.console.push(message.text()));
   page.on("pageerror", (error) => seen.console.push(String(error)));
   page.on("request", (request) => seen.asked.push(asked(request)));
+  if (party.greeting) seen.greeted = await greet(page, party);
   await take(page, party);
   if (party.reload) {
     await page.locator("#log li", { hasText: party.reload }).waitFor();

@@ -169,12 +169,12 @@ class RunDirectory:
                 f"{self.folder} was written in format {about['format']}, and this koinon reads format {FORMAT}. "
                 "Use the koinon it was made with, or another --out folder."
             )
-        different = _difference(about["identity"], identity)
+        different = difference(about["identity"], identity)
         if different is not None:
             where, found, asked = different
             raise StoreError(
-                f"{self.folder} holds a run with another {where}: it has {_short(found)}, and this app has "
-                f"{_short(asked)}. Give the run of this app another --out folder, or go back to what the run was made with."
+                f"{self.folder} holds a run with another {where}: it has {short(found)}, and this app has "
+                f"{short(asked)}. Give the run of this app another --out folder, or go back to what the run was made with."
             )
 
     @contextmanager
@@ -250,21 +250,22 @@ def _state_rows(clients: Array, states: Tree) -> Iterator[tuple[int, bytes]]:
         yield client, pack(tree.map(lambda x, i=i: x[i], rows))
 
 
-def _difference(found: Any, asked: Any, where: str = "") -> tuple[str, Any, Any] | None:
+def difference(found: Any, asked: Any, where: str = "") -> tuple[str, Any, Any] | None:
     """Return the first place where two JSON values differ, and both values there."""
     if isinstance(found, dict) and isinstance(asked, dict):
         for name in sorted({*found, *asked}):
-            if (at := _difference(found.get(name), asked.get(name), f"{where}.{name}".lstrip("."))) is not None:
+            if (at := difference(found.get(name), asked.get(name), f"{where}.{name}".lstrip("."))) is not None:
                 return at
         return None
     if isinstance(found, list) and isinstance(asked, list) and len(found) == len(asked):
         for i, (one, other) in enumerate(zip(found, asked, strict=True)):
-            if (at := _difference(one, other, f"{where}[{i}]")) is not None:
+            if (at := difference(one, other, f"{where}[{i}]")) is not None:
                 return at
         return None
     return None if found == asked else (where or "identity", found, asked)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a JSON value as text of at most 60 characters."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
