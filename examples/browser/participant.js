@@ -3,7 +3,7 @@
 //   const participant = await Participant.enrol(link, "paris", await makeKeys());
 //   const last = await participant.takePart(run, { app, examples, heldOut, train, evaluate }, tell);
 
-import { base64url, concatenated, fromBase64url, fromHex, sha256, sign, utf8 } from "./signing.js";
+import { base64url, concatenated, fromBase64url, fromHex, sha256, sign, utf8, verify } from "./signing.js";
 import { readTensors, writeTensors } from "./tensors.js";
 
 const WAIT_SECONDS = 30; // how long a long poll may stay unanswered
@@ -11,6 +11,7 @@ const ANSWER_SECONDS = 60; // how long any other call may take
 const PAUSES_SECONDS = [0.5, 1, 2, 4, 8, 16, 30, 30, 30]; // between attempts: two minutes in all
 const BUSY = [408, 429, 500, 502, 503, 504];
 const TRIES = 4; // of what arrives damaged or is no longer there
+const MISSED = ["over", "not_asked", "unknown", "conflict", "refused"]; // what a round says that goes on without this client
 
 /** An answer other than 2xx: its status, its code, and what the coordinator says to do. */
 export class ProtocolError extends Error {
@@ -119,18 +120,23 @@ export class Participant {
     await this.#call("POST", `/v1/runs/${run}/rounds/${work.round}/${work.purpose}/failure`, { json: { reason } });
   }
 
-  /** Send signed bytes to another client in a stage of a round; return their number. */
+  /** Send signed bytes in a stage of a round `to` a client, "server" or "all"; return their number. */
   async send(run, round, stage, to, bytes) {
     const signature = await sign(this.keys, "message", run, round, stage, this.client, to, await sha256(bytes));
     const json = { to, body: base64url(bytes), signature };
     return (await this.#call("POST", `/v1/runs/${run}/rounds/${round}/stages/${stage}/messages`, { json })).number;
   }
 
-  /** Return `{messages, next}`: what a stage holds for this client since `since`. `verify` checks who signed it. */
+  /** Return `{messages, next}`: what a stage holds for this client since number `since`. Nothing of it is verified. */
   async receive(run, round, stage, since) {
     const path = `/v1/runs/${run}/rounds/${round}/stages/${stage}/messages?since=${since}&wait=${WAIT_SECONDS}`;
     const { messages, next } = await this.#call("GET", path, { seconds: WAIT_SECONDS + ANSWER_SECONDS });
     return { messages: messages.map((message) => ({ ...message, body: fromBase64url(message.body) })), next };
+  }
+
+  /** Return whether a message was signed by `sender`, one of the run's clients, for this very place and recipient. */
+  async signed(run, round, stage, sender, { to, body, signature }) {
+    return verify(sender, signature, "message", run, round, stage, sender.client, to, await sha256(body));
   }
 
   /** Return the clients of a run and their public keys, `{client, name, kind, key}` each. */
@@ -175,7 +181,7 @@ export class Participant {
     } catch (error) {
       const ours = error instanceof ComputationError;
       if (ours) await this.fail(run, work, error.message.slice(0, 500));
-      if (ours || ["over", "conflict", "refused"].includes(error.code)) return { kind: "lost", work, error };
+      if (ours || MISSED.includes(error.code)) return { kind: "lost", work, error };
       throw error;
     }
   }

@@ -4,8 +4,8 @@
 // {"url", "seconds", "parties": [{"link", "name", "app", "examples", "p256", "reload", "greeting"}]}
 // -> [{"status", "log", "console", "asked", "greeted"}]
 //
-// With "reload", the page is loaded anew after that line of its log. With "greeting", it sends those words to the
-// other party in the first round before it takes part, and "greeted" is what it received.
+// With "reload", the page is loaded anew after that line of its log. With "greeting", a party only sends those words to
+// the other one in the first round, and "greeted" is what it received.
 
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
@@ -32,7 +32,10 @@ async function visit(party) {
   page.on("console", (message) => seen.console.push(message.text()));
   page.on("pageerror", (error) => seen.console.push(String(error)));
   page.on("request", (request) => seen.asked.push(asked(request)));
-  if (party.greeting) seen.greeted = await greet(page, party);
+  if (party.greeting) {
+    await page.goto(url);
+    return { ...seen, greeted: await page.evaluate(greet, party) };
+  }
   await take(page, party);
   if (party.reload) {
     await page.locator("#log li", { hasText: party.reload }).waitFor();
@@ -50,6 +53,29 @@ async function take(page, { link, name, app, examples, p256 }) {
   for (const [field, value] of Object.entries({ link, name, app, examples })) await page.fill(`[name=${field}]`, value);
   await page.setChecked("[name=p256]", p256);
   await page.click("button");
+}
+
+/** Runs in the page: exchange a message with the other party while the first round is open. */
+async function greet({ link, name, p256, greeting }) {
+  const [{ Participant }, { makeKeys }] = await Promise.all([import("./participant.js"), import("./signing.js")]);
+  const party = await Participant.enrol(link, name, await makeKeys(p256 ? "p256" : "ed25519"));
+  const [{ run, app }] = await party.runs();
+  await party.join(run, app, 10, 0);
+  let work = { serial: 0 };
+  while (work.state !== "train") work = (await party.work(run, work.serial)) ?? work;
+  const other = (await party.clients(run)).find(({ client }) => client !== party.client);
+  await party.send(run, work.round, "greeting", other.client, new TextEncoder().encode(greeting));
+  let found = { messages: [] };
+  while (!found.messages.length) found = await party.receive(run, work.round, "greeting", 0);
+  const [message] = found.messages;
+  const place = [run, work.round, "greeting", other];
+  return {
+    number: message.number,
+    from: other.name,
+    words: new TextDecoder().decode(message.body),
+    signed: await party.signed(...place, message),
+    forged: await party.signed(...place, { ...message, body: new TextEncoder().encode("other words") }),
+  };
 }
 
 function asked(request) {
