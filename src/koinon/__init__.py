@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from koinon.app import evaluate as evaluate
     from koinon.app import fit as fit
     from koinon.app import pooled as pooled
+    from koinon.channel.bfloat16 import Bfloat16 as Bfloat16
     from koinon.channel.clip import Clip as Clip
     from koinon.channel.quantise import Quantise as Quantise
     from koinon.core.algorithm import Algorithm as Algorithm
@@ -79,6 +80,7 @@ _HOMES = {
     "koinon.algorithms.fedyogi": ("fedyogi",),
     "koinon.algorithms.scaffold": ("scaffold",),
     "koinon.app": ("App", "alone", "evaluate", "fit", "pooled"),
+    "koinon.channel.bfloat16": ("Bfloat16",),
     "koinon.channel.clip": ("Clip",),
     "koinon.channel.quantise": ("Quantise",),
     "koinon.core.algorithm": ("Algorithm", "Synchronous"),

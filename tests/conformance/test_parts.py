@@ -5,6 +5,7 @@ import pytest
 
 import apps
 from koinon.aggregate.mean import Mean
+from koinon.channel.bfloat16 import Bfloat16
 from koinon.channel.clip import Clip
 from koinon.channel.quantise import Quantise
 from koinon.data.dataset import federate
@@ -38,7 +39,15 @@ from koinon.work.local import LocalTraining, Weighting
 from koinon.work.optimizers import Adam, Momentum, Sgd
 from koinon.work.schedules import Cosine, Exponential
 
-TRANSFORMS = [Clip(1.0), Clip(1e-3), Quantise(), Quantise(bits=2), Quantise(bits=4)]
+TRANSFORMS = [
+    Clip(1.0),
+    Clip(1e-3),
+    Bfloat16(),
+    Quantise(),
+    Quantise(bits=2),
+    Quantise(bits=4),
+    Quantise(block=5),
+]
 AGGREGATORS = [Mean()]
 SERVERS = [
     Average(),

@@ -174,7 +174,7 @@ model = kn.FunctionModel(apps.init, lambda params, x, y: (x @ params["w"].sum(1)
 
 def test_check_says_what_travels(here: Path) -> None:
     facts = json.loads(koinon("check", "app.py", "--json", cwd=here).stdout)
-    assert [step["step"] for step in facts["wire"]] == ["update", "Clip(norm=1.0)", "Quantise(bits=8)"]
+    assert [step["step"] for step in facts["wire"]] == ["update", "Clip(norm=1.0)", "Quantise(bits=8, block=None)"]
     assert facts["parameters"] == 19
     assert facts["wire"][0]["bytes"] == 76
     assert facts["wire"][2]["bytes"] < 76

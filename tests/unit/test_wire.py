@@ -45,7 +45,7 @@ def test_a_plain_channel_leaves_real_numbers_without_a_bound() -> None:
 
 def test_facts_are_shown_after_every_step() -> None:
     steps = kn.fedavg(channel=(kn.Clip(2.0), kn.Quantise(4))).wires()
-    assert [name for name, _ in steps] == ["update", "Clip(norm=2.0)", "Quantise(bits=4)"]
+    assert [name for name, _ in steps] == ["update", "Clip(norm=2.0)", "Quantise(bits=4, block=None)"]
     assert [wire.l2_bound for _, wire in steps] == [None, 2.0, None]
 
 
