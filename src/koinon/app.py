@@ -14,7 +14,7 @@ from koinon.algorithms.fedavg import fedavg
 from koinon.core.algorithm import Algorithm
 from koinon.core.events import Checkpoint, Listener, RoundFinished, RunFinished, RunStarted
 from koinon.core.execution import Plan, Runtime
-from koinon.core.protocols import Model
+from koinon.core.protocols import Dataset, Model
 from koinon.core.types import Purpose
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.errors import ConfigurationError
@@ -91,7 +91,7 @@ class Resolved:
 
 
 def resolve(
-    app: App, change: Callable[[Algorithm], Algorithm] | None = None, data: FederatedDataset | None = None
+    app: App, change: Callable[[Algorithm], Algorithm] | None = None, data: Dataset | None = None
 ) -> Resolved:
     """Make every choice an App leaves open, and check that its parts fit.
 
@@ -111,7 +111,8 @@ def resolve(
         algorithm = model.fitted(algorithm)
     if everybody:
         algorithm.sampler.largest(len(data))
-    model.check(data)
+    if len(data):
+        model.check(data)
     if test is not None:
         model.check(test)
     engine = app.engine or ("jax" if model.compiled else "reference")

@@ -25,6 +25,7 @@ from koinon.data.dataset import FederatedDataset
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
 DRIVER = Path(__file__).with_name("participant.mjs")
+UNRELIABLE = Path(__file__).with_name("unreliable.mjs")
 SECONDS = 90
 
 
@@ -88,25 +89,29 @@ def party(fleet: Fleet, data: FederatedDataset, name: str, **more: Any) -> dict[
     """Return what one party's page is filled with."""
     start, stop = data.offsets[data.names.index(name) :][:2]
     rows = [",".join(map(str, [*map(float, data.x[i]), int(data.y[i])])) for i in range(start, stop)]
-    own = {"link": fleet.invite(name), "name": name, "app": "", "p256": False, "reload": None}
+    own = {"link": fleet.invite(name), "name": name, "app": "", "p256": False}
     return {**own, "examples": "\n".join(rows), **more}
+
+
+def node(script: Path, scenario: dict[str, Any]) -> Any:
+    """Return what a script makes of a scenario."""
+    pipe = subprocess.PIPE
+    driver = subprocess.Popen(
+        ["node", str(script)], stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        out, said = driver.communicate(json.dumps(scenario), timeout=2 * SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)  # a browser too, however its driver ended
+        driver.wait(10)
+    assert driver.returncode == 0, said[-3000:]
+    return json.loads(out)
 
 
 def visits(page: str, *parties: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the parties saw, each in a browser of its own, when their pages have ended."""
-    scenario = json.dumps({"url": page, "seconds": SECONDS, "parties": parties})
-    pipe = subprocess.PIPE
-    driver = subprocess.Popen(
-        ["node", str(DRIVER)], stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    )
-    try:
-        out, said = driver.communicate(scenario, timeout=2 * SECONDS)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(driver.pid, signal.SIGKILL)  # the browser too, however its driver ended
-        driver.wait(10)
-    assert driver.returncode == 0, said[-3000:]
-    return list(json.loads(out))
+    return list(node(DRIVER, {"url": page, "seconds": SECONDS, "parties": parties}))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_pages_train_to_the_end_as_the_simulation_does(
         seen = visits(page, *parties)
         digest = running.finishes(30)
         status = running.admin("GET", "/v1/admin/status")
-    found, rounds = status["runs"][0], app.stop.rounds
+    rounds = app.stop.rounds
     for one, p256 in zip(seen, kinds, strict=True):
         assert one["status"].startswith("Finished: ") and digest in one["status"], one
         kept = [f"round {i}, {purpose}: sent" for i in range(1, rounds + 1) for purpose in ("train", "evaluate")]
@@ -133,10 +138,16 @@ def test_pages_train_to_the_end_as_the_simulation_does(
     assert {(c["name"], c["kind"]) for c in status["clients"]} == {
         (name, "p256" if p256 else "ed25519") for name, p256 in zip(data.names, kinds, strict=True)
     }
+    found = status["runs"][0]
     assert {client["name"]: client["rounds_done"] for client in found["clients"]} == dict.fromkeys(data.names, rounds)
-    assert [(row["cohort"], row["refused"], row["lost"]) for row in found["history"]] == [(2, {}, {})] * rounds
-    alike = kn.fit(app.model, data, app.algorithm, stop=app.stop, progress=False).history
-    for ours, theirs in zip(alike.rows(), found["history"], strict=True):
+    assert_as_simulated(found, app, data)
+
+
+def assert_as_simulated(found: dict[str, Any], app: kn.App, data: FederatedDataset) -> None:
+    """Assert that a run went as ``koinon run`` would have gone, but for how JavaScript rounds."""
+    alike = kn.fit(app.model, data, app.algorithm, stop=app.stop, progress=False).history.rows()
+    assert [(row["cohort"], row["refused"], row["lost"]) for row in found["history"]] == [(2, {}, {})] * len(alike)
+    for ours, theirs in zip(alike, found["history"], strict=True):
         for figure in ("train_loss", "loss", "accuracy"):
             assert theirs[figure] == pytest.approx(ours[figure], abs=1e-5), (figure, ours, theirs)
     assert found["history"][-1]["loss"] < 0.7 * found["history"][0]["loss"]
@@ -176,3 +187,30 @@ def test_a_page_refuses_an_app_it_was_not_made_for(page: str, tmp_path: Path, da
         run = running.run()
     assert f"made for app {'0' * 64}, and the run is of {run['app']}" in seen["status"]
     assert run["clients"] == []
+
+
+def test_two_pages_exchange_signed_messages(page: str, tmp_path: Path, data: FederatedDataset) -> None:
+    with fleet(tmp_path, origin_of(page)) as running:
+        running.serve()
+        paris = party(running, data, "paris", greeting="from paris: κοινόν")
+        lyon = party(running, data, "lyon", greeting="from lyon", p256=True)
+        to_paris, to_lyon = (seen["greeted"] for seen in visits(page, paris, lyon))
+    assert sorted((to_paris.pop("number"), to_lyon.pop("number"))) == [1, 2]
+    assert to_paris == {"from": "lyon", "words": "from lyon", "signed": True, "forged": False}
+    assert to_lyon == {"from": "paris", "words": "from paris: κοινόν", "signed": True, "forged": False}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_network_that_loses_and_damages_changes_nothing(
+    tmp_path: Path, app: kn.App, data: FederatedDataset, seed: int
+) -> None:
+    with fleet(tmp_path, "http://127.0.0.1:9") as running:
+        running.serve()
+        parties = [party(running, data, name) for name in data.names]
+        scenario = {"folder": str(EXAMPLE), "seed": seed, "parties": parties}
+        seen = node(UNRELIABLE, scenario)
+        running.finishes(30)
+        found = running.run()
+    assert all(one["last"]["state"] == "finished" for one in seen["parties"]), seen
+    assert all(count > 0 for count in seen["faults"].values()), seen["faults"]
+    assert_as_simulated(found, app, data)

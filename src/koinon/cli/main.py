@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -79,6 +80,126 @@ def doctor(
     from koinon.cli.doctor import examine_link
 
     examine_link(link, app_file, changes, state, proxy, as_json=as_json)
+
+
+_CHANGES = click.option(
+    "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2."
+)
+_DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
+
+
+@cli.command()
+@click.argument("app_files", type=_FILE, nargs=-1, required=True)
+@click.option("--listen", default="127.0.0.1:8443", show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option("--dir", "folder", type=_FOLDER, default=Path("koinon-fleet"), show_default=True, help="What is kept.")
+@click.option("--url", help="The address as participants reach it, where it is not the one listened on.")
+@click.option("--database", help="Rows go there, e.g. postgresql+psycopg://user@host/name. Default: SQLite in DIR.")
+@click.option("--certificate", type=_FILE, help="Your own certificate (PEM), in place of one made here.")
+@click.option("--key", type=_FILE, help="Its key.")
+@click.option("--client-ca", type=_FILE, help="mTLS: clients must show a certificate of this authority.")
+@click.option("--client-listen", metavar="HOST:PORT", help="Ask for clients' certificates there only.")
+@click.option("--plain-http", is_flag=True, help="No TLS: only behind a proxy that speaks it, or for tests.")
+@click.option("--allow-origin", "origins", multiple=True, help="A web page's origin that may call.")
+@click.option("--links", type=click.IntRange(0, 1000), default=1, show_default=True, help="Join links on first start.")
+@click.option("--chunk-bytes", type=click.IntRange(1 << 10, 4 << 20), default=4 << 20, hidden=True)
+@click.option("--stay", is_flag=True, help="Go on serving when every run is over.")
+@_CHANGES
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+def serve(app_files: tuple[Path, ...], changes: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Coordinate the Apps in APP_FILES between parties that join, until they stop."""
+    from koinon.cli.fleet import serve_apps
+    from koinon.cli.fleet_options import settings
+
+    serve_apps(app_files, changes, settings(**options), as_json=as_json)
+
+
+@cli.command()
+@click.argument("link")
+@click.argument("app_file", type=_FILE)
+@click.option("--data", help="Where this party's examples are: what the App's data= takes.")
+@click.option("--name", help="This party's name. Default: the name of the machine.")
+@click.option("--dir", "folder", type=_FOLDER, help="What is kept. Default: koinon-NAME.")
+@click.option("--run", help="Which run, where the coordinator has several of the same app.")
+@click.option("--once", is_flag=True, help="Send one update and end.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU cores to use at most.")
+@click.option("--proxy", help="HTTP proxy. Default: what HTTPS_PROXY says.")
+@click.option("--certificate", type=_FILE, help="mTLS: this party's certificate (PEM).")
+@click.option("--key", type=_FILE, help="Its key.")
+@click.option("--minimum-cohort", type=click.IntRange(1), default=1, help="Take no part in smaller rounds.")
+@click.option("--largest-norm", type=float, help="Take no part unless updates are clipped to this norm.")
+@click.option("--require-noise", is_flag=True, help="Take no part unless the channel adds noise.")
+@click.option(
+    "--patience", type=float, default=86_400.0, show_default=True, help="Seconds to wait for the coordinator."
+)
+@_CHANGES
+def join(link: str, app_file: Path, changes: tuple[str, ...], threads: int, **options: Any) -> None:
+    """Take part in the run that LINK leads to, with the App in APP_FILE and this party's own data."""
+    from koinon.cli.fleet import join_app
+    from koinon.cli.fleet_options import floors, limit_cores, place, reach
+
+    limit_cores(threads)
+    given = {name: options.pop(name) for name in ("once", "run")}
+    join_app(link, app_file, changes, place(options), reach(link, options), floors=floors(options), **given)
+
+
+@cli.command()
+@_DIR
+@click.option("--name", help="Whom the link is for.")
+@click.option("--count", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option("--hours", type=float, default=168.0, show_default=True, help="How long it can be used.")
+def invite(folder: Path, name: str | None, count: int, hours: float) -> None:
+    """Print join links of the coordinator in DIR, each good for one party, once."""
+    from koinon.cli.fleet import operate
+    from koinon.cli.output import say
+
+    body = {"count": count, "name": name, "hours": hours}
+    for link in operate(folder, "POST", "/v1/admin/invitations", body)["links"]:
+        say(link)
+
+
+@cli.command()
+@_DIR
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def status(folder: Path, as_json: bool) -> None:
+    """Say how the runs of the coordinator in DIR stand, and what they wait for."""
+    from koinon.cli.fleet_status import show_status
+
+    show_status(folder, as_json=as_json)
+
+
+@cli.command()
+@_DIR
+def clients(folder: Path) -> None:
+    """List the parties of the coordinator in DIR."""
+    from koinon.cli.fleet_status import show_clients
+
+    show_clients(folder)
+
+
+@cli.command()
+@_DIR
+@click.argument("client")
+def revoke(folder: Path, client: str) -> None:
+    """Shut CLIENT (a name or an identifier) out of the coordinator in DIR, for good."""
+    from koinon.cli.fleet_status import revoke_client
+
+    revoke_client(folder, client)
+
+
+def _changes_a_run(name: str, does: str) -> None:
+    """Add the command that changes a run."""
+
+    @cli.command(name, help=f"{does} a run of the coordinator in DIR: RUN, or the only one.")
+    @_DIR
+    @click.argument("run", required=False)
+    def command(folder: Path, run: str | None) -> None:
+        from koinon.cli.fleet_status import change_run
+
+        change_run(folder, run, name)
+
+
+for _name, _does in (("pause", "Rest"), ("resume", "Go on with"), ("cancel", "End, before its time,")):
+    _changes_a_run(_name, _does)
 
 
 def main() -> None:

@@ -1,0 +1,193 @@
+"""``koinon serve``, ``join`` and what the operator calls."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from koinon.app import App, Resolved, held_out, resolve, watching
+from koinon.cli.app_file import AppFileError, change, load
+from koinon.cli.exit_status import Exit
+from koinon.cli.output import print_json, say
+from koinon.core.events import Listener
+from koinon.data.dataset import FederatedDataset, federate
+from koinon.engines.catalogue import engine as new_engine
+from koinon.errors import ConfigurationError, FleetError
+from koinon.fleet.connection import Connection, Reach
+from koinon.fleet.link import JoinLink
+from koinon.fleet.members import Members
+from koinon.fleet.participant import Ended, Floors, Participation, participate
+from koinon.fleet.serving import OPERATOR_FILE, ServedApp, Settings, serve
+from koinon.identity import agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Whose data a participant trains on, and where it keeps what is its own."""
+
+    name: str
+    data: str | None
+    folder: Path | None
+
+
+def serve_apps(files: Sequence[Path], changes: Sequence[str], settings: Settings, *, as_json: bool) -> None:
+    """Serve until every run is over; ends the process with Exit.DIVERGED or FAILED if a run did."""
+    with ExitStack() as stack:
+        listen = stack.enter_context(watching(True)) if len(files) == 1 else _nobody
+        apps = [_served(path, changes, listen) for path in files]
+        status = serve(settings, apps, _aside if as_json else say)
+    runs = [{name: run[name] for name in ("name", "state", "stopped", "round", "digest")} for run in status["runs"]]
+    if as_json:
+        print_json({"runs": runs})
+    else:
+        for run in runs:
+            say(f"{run['name']}: {run['state']} after {run['round']} rounds: {run['stopped']}")
+            if run["digest"]:
+                say(f"digest {run['digest']}")
+    if any(str(run["stopped"]).startswith("diverged") for run in runs):
+        sys.exit(Exit.DIVERGED)
+    if any(run["state"] == "failed" for run in runs):
+        sys.exit(Exit.FAILED)
+
+
+def join_app(
+    link: str,
+    file: Path,
+    changes: Sequence[str],
+    place: Place,
+    reach: Reach,
+    *,
+    floors: Floors,
+    once: bool,
+    run: str | None,
+) -> None:
+    """Take part until the run is over."""
+    app, inner = _loaded(file, changes)
+    data = _site(app, place)
+    resolved = resolve(app, inner, data)
+    part = Participation(
+        training=resolved.program(),
+        engine=new_engine(resolved.engine),
+        agreement=_agreed(resolved),
+        name=place.name,
+        link=JoinLink.parse(link),
+        floors=floors,
+        reach=reach,
+        run=run,
+        once=once,
+    )
+    _tell(participate(part, place.folder or Path(f"koinon-{place.name}"), say))
+
+
+def operate(folder: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """Call a coordinator as its operator: the token lies in its folder."""
+    file = folder / OPERATOR_FILE
+    try:
+        own = json.loads(file.read_text())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file} cannot be read ({error.strerror}). Name the folder of a coordinator that is running, as its operator."
+        ) from error
+    authority = None if own["authority"] is None else Path(own["authority"]).read_text()
+    connection = Connection(Reach(url=own["url"], authority=authority, patience=10.0), say)
+    connection.renew = lambda: str(own["token"])
+    try:
+        return connection.call(method, path, body)
+    finally:
+        connection.close()
+
+
+def agreed_app(file: Path, changes: Sequence[str]) -> dict[str, Any]:
+    """Return what a file's resolved app asks others to agree on."""
+    app, inner = _loaded(file, changes)
+    return _agreed(_without_data(app, inner))
+
+
+def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
+    app, inner = _loaded(file, changes)
+    resolved = _without_data(app, inner)
+    least = resolved.plan.algorithm.schedule.clients
+    try:
+        resolved.plan.algorithm.sampler.largest(least)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"A round opens when {least} clients are here (schedule.clients), and that is too few: {error} "
+            "Set schedule=kn.Synchronous(clients=...) in the algorithm."
+        ) from error
+    return ServedApp(
+        name=file.stem,
+        agreement=_agreed(resolved),
+        plan=resolved.plan,
+        stop=resolved.stop,
+        evaluation=resolved.evaluation,
+        seed=resolved.seed,
+        engine=resolved.engine,
+        listen=listen,
+    )
+
+
+def _agreed(resolved: Resolved) -> dict[str, Any]:
+    return agreement(resolved.plan, resolved.evaluation, resolved.seed, resolved.engine, resolved.stop)
+
+
+def _loaded(file: Path, changes: Sequence[str]) -> Any:
+    try:
+        return change(load(file), changes)
+    except AppFileError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(Exit.APP)
+
+
+def _without_data(app: App, inner: Any) -> Resolved:
+    """Return the app with every choice made where no data is: a Keras model is built from a made-up row."""
+    data = Members() if app.example is None else federate({"example": app.example}, label=app.label, holdout=0.0)
+    try:
+        return resolve(app, inner, data)
+    except FleetError as error:
+        raise ConfigurationError(
+            "A coordinator has no data, so it cannot see what an example looks like, and this model needs to know. Give "
+            "the App one made-up row: example=(x, y), arrays with the shapes and types of a party's own."
+        ) from error
+
+
+def _site(app: App, place: Place) -> FederatedDataset:
+    """Return one party's examples."""
+    if place.data is not None:
+        if app.data is None:
+            raise ConfigurationError(
+                "--data was given, but the App has no data=: a function that loads a party's examples from a path."
+            )
+        own = app.data(place.data)
+    else:
+        clients = app.clients() if callable(app.clients) else app.clients
+        if not isinstance(clients, dict) or place.name not in clients:
+            raise ConfigurationError(
+                f"Say where the data is: --data PATH. (The App has no client {place.name!r} of its own.)"
+            )
+        own = clients[place.name]
+        own = app.data(str(own)) if app.data is not None and isinstance(own, str | Path) else own
+    model = app.model() if callable(app.model) and hasattr(app.model, "__code__") else app.model
+    return federate({place.name: own}, label=app.label, holdout=held_out(app, model), seed=app.seed)
+
+
+def _tell(ended: Ended) -> None:
+    say(f"The run is {ended.state}: {ended.stopped}" if ended.state != "once" else f"Done: {ended.stopped}")
+    if ended.digest:
+        say(f"digest {ended.digest}")
+    if ended.model is not None:
+        say(f"The model is in {ended.model}")
+    if ended.state in ("failed", "cancelled"):
+        raise FleetError(f"The run was {ended.state} by the coordinator: {ended.stopped}.")
+
+
+def _aside(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _nobody(event: object) -> None:
+    """Watch nothing: with several runs the live page shows them."""

@@ -1,0 +1,73 @@
+"""What the options of ``koinon serve`` and ``join`` mean."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+from koinon.cli.fleet import Place
+from koinon.errors import ConfigurationError
+from koinon.fleet.connection import Reach
+from koinon.fleet.link import JoinLink
+from koinon.fleet.participant import Floors
+from koinon.fleet.serving import Settings
+
+
+def settings(
+    *, listen: str, client_listen: str | None, certificate: Path | None, key: Path | None, client_ca: Path | None, links: int,
+    **same: Any,
+) -> Settings:  # fmt: skip
+    """Return how to serve."""
+    host, port = _place(listen)
+    return Settings(
+        host=host,
+        port=port,
+        client_listen=None if client_listen is None else _place(client_listen),
+        certificate=_pair(certificate, key),
+        client_authority=client_ca,
+        invitations=links,
+        **same,
+    )
+
+
+def place(options: dict[str, Any]) -> Place:
+    """Return whose data it is and where."""
+    return Place(name=options["name"] or socket.gethostname(), data=options["data"], folder=options["folder"])
+
+
+def reach(link: str, options: dict[str, Any]) -> Reach:
+    """Return how the coordinator is reached: through the proxy that is asked for, or that the environment names."""
+    url = JoinLink.parse(link).url
+    parts = urlsplit(url)
+    around = proxy_bypass_environment(parts.netloc)
+    proxy = options["proxy"] or (None if around else getproxies_environment().get(parts.scheme))
+    pair = _pair(options["certificate"], options["key"])
+    return Reach(url=url, proxy=proxy, certificate=pair, patience=options["patience"])
+
+
+def floors(options: dict[str, Any]) -> Floors:
+    """Return what the participant insists on."""
+    return Floors(cohort=options["minimum_cohort"], norm=options["largest_norm"], noise=options["require_noise"])
+
+
+def limit_cores(count: int) -> None:
+    """Let this process and all it starts use so many cores at most."""
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[:count])
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"An address is HOST:PORT, e.g. 0.0.0.0:8443; found {text!r}.")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _pair(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if (certificate is None) != (key is None):
+        raise ConfigurationError("A certificate needs its key: give --certificate and --key together.")
+    return None if certificate is None or key is None else (certificate, key)

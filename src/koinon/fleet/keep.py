@@ -1,0 +1,102 @@
+"""What a participant keeps on its own disk: its key, its coordinator, its state between rounds, its receipts.
+
+State of a round is staged beside the old, and takes its place only when the coordinator has committed the round with
+this participant's update in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from koinon.errors import FleetError
+from koinon.fleet.signatures import OwnKey, write_secret
+from koinon.store.blobs import pack, unpack
+from koinon.tree import Tree
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """Where a participant has enrolled, and as whom."""
+
+    url: str
+    authority: str | None  # PEM
+    client: str
+    name: str
+    coordinator: str  # public key, base64url
+
+
+class Keep:
+    """A participant's folder, locked: one process has an identity at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise FleetError(f"{folder} cannot be used: {error.strerror}. Choose another --state.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise FleetError(
+                f"Another process works with the identity in {folder}. Stop it, or give this one its own --name and --state."
+            ) from error
+        self.key = OwnKey.at(folder / "identity.key")
+
+    def enrolled(self) -> Enrolled | None:
+        """Return where this participant has enrolled, or None."""
+        path = self.folder / "coordinator.json"
+        return Enrolled(**json.loads(path.read_text())) if path.exists() else None
+
+    def enrol(self, enrolled: Enrolled) -> None:
+        """Remember where this participant has enrolled."""
+        write_secret(self.folder / "coordinator.json", json.dumps(asdict(enrolled), indent=1).encode())
+
+    def state(self, run: str) -> Tree | None:
+        """Return what the last counted round left, or None."""
+        path = self._state(run)
+        return unpack(path.read_bytes()) if path.exists() else None
+
+    def stage(self, run: str, round: int, state: Tree) -> None:
+        """Keep a round's state beside the old one until it is known whether the round counts."""
+        write_secret(self._staged(run, round), pack(state))
+
+    def decide(self, run: str, round: int, *, accepted: bool) -> None:
+        """Take over what was staged for a committed round, or throw it away; older leftovers go, too."""
+        staged = self._staged(run, round)
+        if accepted and staged.exists():
+            staged.replace(self._state(run))
+        for path in (self.folder / "states").glob(f"{run}.staged-*"):
+            if int(path.suffix.rpartition("-")[2]) <= round:
+                path.unlink(missing_ok=True)
+
+    def note(self, kind: str, run: str, line: dict[str, Any]) -> None:
+        """Append a line to the run's ``commits`` or ``receipts``."""
+        path = self.folder / kind / f"{run}.jsonl"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def noted(self, kind: str, run: str) -> list[dict[str, Any]]:
+        """Return the lines of :meth:`note`; a last one that a crash cut short is left out."""
+        path = self.folder / kind / f"{run}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def close(self) -> None:
+        """Give the folder free. Safe to call twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _state(self, run: str) -> Path:
+        return self.folder / "states" / f"{run}.safetensors"
+
+    def _staged(self, run: str, round: int) -> Path:
+        return self.folder / "states" / f"{run}.staged-{round}"
