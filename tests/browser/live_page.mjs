@@ -106,6 +106,16 @@ const until = async (what, check, seconds = 10) => {
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 };
+// The lengths of the waits between tries, from now on: where the countdown begins anew.
+const waits = async (page) => {
+  await page.evaluate(() => {
+    window.countdown = [];
+    const node = document.getElementById("countdown");
+    const read = () => window.countdown.push(Number(node.textContent.match(/\d+/)?.[0] ?? 0));
+    new MutationObserver(read).observe(node, { childList: true, characterData: true, subtree: true });
+  });
+  return async () => (await page.evaluate(() => window.countdown)).filter((left, i, all) => left > (all[i - 1] ?? 0));
+};
 const calls = async () => (await control()).calls.filter((call) => call.startsWith("POST"));
 const fits = async (page) => {
   const [inner, most] = await page.evaluate(() => [innerWidth, document.scrollingElement.scrollWidth]);
@@ -294,10 +304,12 @@ scenario("the browser enforces the policy", async () => {
 
 scenario("a lost connection is said with the seconds to the next try, which grow", async () => {
   const page = await watching();
+  let lengths = await waits(page);
   await control({ mode: { failing: { status: 503, message: "The coordinator is starting." } }, drop: true });
   await shows(page, "Connection lost, trying again in 1 s. The coordinator ended the connection.");
   await shows(page, "Connection lost, trying again in 2 s. The coordinator is starting.");
   await shows(page, "trying again in 4 s");
+  assert.deepEqual(await lengths(), [1, 2, 4]);
   await shows(page, /Figures of \d s ago/);
   await until("said", async () => (await text(page, "#said")).startsWith("Connection lost"));
   assert.ok(await page.getByText("Round 8 of 100").isVisible(), "the last figures stay");
@@ -307,16 +319,20 @@ scenario("a lost connection is said with the seconds to the next try, which grow
   await shows(page, "Round 20 of 100");
   await shows(page, "Live");
   assert.equal((await control()).streams, 1);
+  lengths = await waits(page);
   await control({ drop: true });
-  await shows(page, "trying again in 1 s");
+  await until("another try", async () => (await lengths()).length && (await text(page, "#connection")) === "Live");
+  assert.deepEqual(await lengths(), [1], "a connection that worked begins anew");
   return page;
 });
 
 scenario("a coordinator that says when to come again is obeyed", async () => {
   const failing = { status: 429, message: "Too many requests.", headers: { "Retry-After": "7" } };
   const page = await watching();
+  const lengths = await waits(page);
   await control({ mode: { failing }, drop: true });
-  await shows(page, "trying again in 7 s");
+  await until("two waits", async () => (await lengths()).length === 2);
+  assert.deepEqual(await lengths(), [1, 7]);
   return page;
 });
 
@@ -326,6 +342,11 @@ scenario("a connection without a sound for 45 seconds is given up", async () => 
   await page.clock.runFor(44000);
   assert.equal(await text(page, "#connection"), "Live");
   await page.clock.runFor(2500);
+  await shows(page, "Nothing was heard for 45 s.");
+  await control({ mode: { hang: true, silent: true }, drop: true });
+  await page.clock.runFor(1500);
+  await shows(page, "Connection lost, trying now");
+  await page.clock.runFor(46000);
   await shows(page, "Nothing was heard for 45 s.");
   return page;
 });

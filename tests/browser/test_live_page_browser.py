@@ -63,6 +63,8 @@ class StandIn:
         self.calls.append("GET /v1/admin/events")
         if refusal := self._refusal(request):
             return refusal
+        if self.mode.get("hang"):
+            await self._changed.wait()
         return StreamingResponse(self._stream(), media_type="text/event-stream")
 
     async def operate(self, request: Request) -> Response:
@@ -102,7 +104,7 @@ class StandIn:
                     size = self.mode.get("chunk", len(event))
                     for start in range(0, len(event), size):
                         yield event[start : start + size]
-                        await asyncio.sleep(0)
+                        await asyncio.sleep(0.002 if size < len(event) else 0)
                 await changed.wait()
         finally:
             self.streams -= 1

@@ -67,7 +67,7 @@ function runView(first, control) {
     write(name, run.name);
     write(state, run.state);
     state.dataset.kind = words(run.state);
-    write(lead, OVER.has(run.state) ? run.stopped ?? "" : run.waits_for && `Waits for ${run.waits_for}`);
+    write(lead, OVER.has(run.state) ? run.stopped ?? "" : run.waits_for && `Waits for: ${run.waits_for}`);
     lead.hidden = lead.textContent === "";
     whole.show(run.round, run.rounds, run.rounds ? `Round ${run.round} of ${run.rounds}` : count(run.round ?? 0, "round"));
     showOpen(open, run.open, elapsed);
@@ -193,7 +193,7 @@ function roundsView() {
       const rows = leftOut(history);
       const most = rows.slice(0, ROUNDS);
       title.hidden = rows.length === 0;
-      out.show(most, rows.length > most.length ? `The last ${most.length} of ${rows.length}` : count(rows.length, "update is missing", "updates are missing"));
+      out.show(most, rows.length > most.length ? `The last ${most.length}` : count(rows.length, "update is missing", "updates are missing"));
       root.hidden = history.length === 0;
       figures.refresh();
     },
@@ -202,7 +202,7 @@ function roundsView() {
 
 function fillRounds(parent, history, names) {
   const most = history.slice(-ROUNDS).toReversed();
-  const said = most.length < history.length ? `The last ${most.length} of ${history.length} rounds` : "Every round";
+  const said = most.length < history.length ? `The last ${most.length} rounds` : "Every round";
   const rows = most.map((record) => ({
     key: String(record.round),
     cells: [record.round, ...names.map((name) => number(record[name])), record.cohort, seconds(record.seconds)],

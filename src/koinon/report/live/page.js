@@ -136,13 +136,12 @@ function render() {
   }
 }
 
-// The dialog keeps the focus inside and gives it back afterwards; Escape is a no.
+// The dialog keeps the focus inside, on the no at first, and gives it back afterwards; Escape is a no.
 function ask(title, text, yes, no) {
   const dialog = by("question");
   for (const [id, said] of Object.entries({ "question-title": title, "question-text": text, yes, no })) write(by(id), said);
   dialog.returnValue = "";
   dialog.showModal();
-  by("no").focus();
   return new Promise((resolve) =>
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
