@@ -78,7 +78,7 @@ def data(app: kn.App) -> FederatedDataset:
 
 
 def fleet(folder: Path, origin: str, *, tls: bool = False) -> Fleet:
-    return Fleet(folder, EXAMPLE / "app.py", tls=tls, serve=("--allow-origin", origin))
+    return Fleet(folder, EXAMPLE / "app.py", tls=tls, serve=("--allow-origin", origin, "--stay"))
 
 
 def origin_of(page: str) -> str:
