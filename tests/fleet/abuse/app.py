@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-import linear
-
 import koinon as kn
+import linear
 from koinon.core.algorithm import Synchronous
 
 NAMES = ("lyon", "nice", "paris")

@@ -267,3 +267,8 @@ def message(
 def statuses(answers: Sequence[Answer]) -> list[int]:
     """Return theirs."""
     return [answer.status for answer in answers]
+
+
+def file_header(header: bytes) -> bytes:
+    """Return a tensor file of just this header."""
+    return len(header).to_bytes(8, "little") + header

@@ -11,11 +11,9 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import bare  # noqa: E402 - found through the line above
-import processes  # noqa: E402
-import scene  # noqa: E402
-
-ORIGIN = "http://127.0.0.1:1"
+import bare
+import processes
+import scene
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +21,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Fleet]
     """A coordinator that serves the app beside this file."""
     folder = tmp_path_factory.mktemp("abuse")
     environment = {"PYTHONPATH": os.pathsep.join([*sys.path, str(HERE.parents[1])])}
-    with processes.Fleet(folder, HERE / "app.py", serve=("--allow-origin", ORIGIN), environment=environment) as fleet:
+    with processes.Fleet(
+        folder, HERE / "app.py", serve=("--allow-origin", scene.ORIGIN), environment=environment
+    ) as fleet:
         fleet.serve()
         yield fleet
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import processes
 
 SECONDS = 20.0
+ORIGIN = "http://127.0.0.1:1"  # of a page that may call
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Scene:
     lyon: bare.Party
     nice: bare.Party
     leaves: Mapping[str, Any]  # of an update
+    used: int = 0  # the last round that a test has had
 
     @classmethod
     def of(cls, fleet: processes.Fleet) -> Scene:
@@ -54,6 +57,11 @@ class Scene:
         """The run's identifier."""
         return str(self.run["run"])
 
+    @property
+    def operator(self) -> str:
+        """The operator's token."""
+        return str(json.loads((self.fleet.store / "admin.json").read_text())["token"])
+
     def asked(self, party: bare.Party) -> Mapping[str, Any]:
         """Return the work of a party that is asked to train, or fail."""
         deadline = time.monotonic() + SECONDS
@@ -72,27 +80,28 @@ class Scene:
         return bare.Update(party, self.key, work, data, run["chunk_bytes"], **fields)
 
     def fresh_round(self) -> Round:
-        """Finish what is open and return the next round, of which both parties know."""
-        before = self.state()["round"]
-        for party in (self.lyon, self.nice):
-            self.ready(party)
-            answer = party.work(self.key).json
-            if answer["state"] == "train":
-                sent = self.update(party, answer).send()
-                assert sent.status in (200, 422), sent
+        """Finish what is open and return the next round, of which both parties know and which no test has had."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            works = [party.work(self.key).json for party in (self.lyon, self.nice)]
-            if all(w["state"] == "train" and w["round"] > before for w in works) and self.state()["round"] > before:
+            works = [self.told(party) for party in (self.lyon, self.nice)]
+            if all(work["state"] == "train" and work["round"] > self.used for work in works):
+                self.used = works[0]["round"]
                 lyon, nice = (self.update(p, w) for p, w in zip((self.lyon, self.nice), works, strict=True))
-                return Round(works[0]["round"], self.key, lyon, nice)
+                return Round(self.used, self.key, lyon, nice)
+            for party, work in zip((self.lyon, self.nice), works, strict=True):
+                if work["state"] == "train" and work["round"] <= self.used:
+                    sent = self.update(party, work).send()
+                    assert sent.status in (200, 422, 410), sent
             time.sleep(0.02)
-        raise AssertionError(f"no round after {before}: {works}\n{self.state()}\n{self.fleet.story()}")
+        raise AssertionError(f"no round after {self.used}: {works}\n{self.state()}\n{self.fleet.story()}")
 
-    def ready(self, party: bare.Party) -> None:
-        """Give a party a session if it has none (any more)."""
-        if party.call("GET", "/v1/runs").status != 200:
+    def told(self, party: bare.Party) -> Mapping[str, Any]:
+        """Return a party's work, with a new session if the old one is over."""
+        answer = party.work(self.key)
+        if answer.status != 200:
             assert party.begin().status == 200
+            answer = party.work(self.key)
+        return dict(answer.json)
 
     def state(self) -> dict[str, Any]:
         """Return the run's status, as the operator sees it."""
