@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from koinon.core.events import RoundRecord
 from koinon.report.axes import axis
 from koinon.report.figures import metrics, number, seconds_text, spelt
 from koinon.report.live_page import content_security_policy, live_page
@@ -174,3 +175,13 @@ def test_a_long_line_keeps_its_ends_its_peaks_and_four_hundred_points() -> None:
     assert isinstance(kept, list) and len(kept) <= 400
     assert kept[0] == points[0] and kept[-1] == points[-1] and points[7777] in kept
     assert kept == sorted(kept)
+
+
+def test_a_figure_that_is_not_finite_reaches_the_page_as_nothing() -> None:
+    pytest.importorskip("starlette", reason="the coordinator needs Starlette")
+    from koinon.fleet.status import Histories
+
+    histories = Histories()
+    histories.add("r-1", RoundRecord(1, 2, {}, {"loss": math.inf, "auc": math.nan, "accuracy": 0.5}, 0.1))
+    (row,) = json.loads(json.dumps(histories.of("r-1"), allow_nan=False))
+    assert (row["loss"], row["auc"], row["accuracy"], row["round"]) == (None, None, 0.5, 1)

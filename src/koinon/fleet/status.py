@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from koinon import __version__
@@ -28,8 +29,13 @@ class Histories:
             self._records[run] = [*kept, record]
 
     def of(self, run: str) -> list[dict[str, Any]]:
-        """Return the last rounds of a run."""
-        return [record.to_json() for record in self._records.get(run, [])[-_SHOWN_ROUNDS:]]
+        """Return the last rounds of a run; JSON has no word for a figure that is not finite, so it becomes None."""
+        rows = (record.to_json() for record in self._records.get(run, [])[-_SHOWN_ROUNDS:])
+        return [{name: value if _sayable(value) else None for name, value in row.items()} for row in rows]
+
+
+def _sayable(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def status(house: House, histories: Histories, began: float) -> dict[str, Any]:
