@@ -187,7 +187,7 @@ class _Calls:
         while True:
             waiter = self._house.waiting.waiter(place)
             served.run.heard(client.client)
-            work = served.run.work(client.client)
+            work = served.run.work(client.client, since)
             left = ends - self._house.clock()
             if work["serial"] != since or left <= 0:
                 self._house.waiting.forget(place, waiter)

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from koinon.errors import FleetError
+from koinon.errors import FleetError, StoreError
 from koinon.fleet.signatures import OwnKey, write_secret
 from koinon.store.blobs import pack, unpack
 from koinon.tree import Tree
+
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,16 @@ class Keep:
                 path.unlink(missing_ok=True)
 
     def note(self, kind: str, run: str, line: dict[str, Any]) -> None:
-        """Append a line to the run's ``commits`` or ``receipts``."""
+        """Append a line to the run's ``commits``, ``receipts`` or ``runs`` (which app it is, and how it ended)."""
         path = self.folder / kind / f"{run}.jsonl"
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        with path.open("ab") as file:
+            file.truncate(_whole_lines(path))
+            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
 
     def noted(self, kind: str, run: str) -> list[dict[str, Any]]:
         """Return the lines of :meth:`note`; a last one that a crash cut short is left out."""
-        path = self.folder / kind / f"{run}.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return noted(self.folder, kind, run)
 
     def close(self) -> None:
         """Give the folder free. Safe to call twice."""
@@ -100,3 +101,27 @@ class Keep:
 
     def _staged(self, run: str, round: int) -> Path:
         return self.folder / "states" / f"{run}.staged-{round}"
+
+
+def noted(folder: Path, kind: str, run: str) -> list[dict[str, Any]]:
+    """Return what a participant's folder has noted of a run, also while its process runs. Raises StoreError."""
+    path = folder / kind / f"{run}.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    try:
+        return [dict(json.loads(line)) for line in lines if line.endswith(b"\n")]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: {error!s:.80}. Restore it from a copy.") from error
+
+
+def _whole_lines(path: Path) -> int:
+    """Return where the last whole line ends: a crash or a full disk may have cut one short."""
+    with path.open("rb") as file:
+        place = file.seek(0, os.SEEK_END)
+        while place:
+            start = max(0, place - _BLOCK)
+            file.seek(start)
+            end = file.read(place - start).rfind(b"\n")
+            if end >= 0:
+                return start + end + 1
+            place = start
+    return 0

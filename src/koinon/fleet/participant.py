@@ -178,6 +178,7 @@ class Participant:
         body = {"app": own, **counts, "codecs": list(_CODECS), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         self._receipts = len(self._keep.noted("receipts", self._run))
+        self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
         self._say(f"Joined {mine[0]['name']} with {counts['train_examples']:,} examples to train on; they stay here")
 
     def _no_run(self, runs: list[dict[str, Any]]) -> FleetError:
@@ -199,10 +200,13 @@ class Participant:
             return
         self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
         if outcome["round"] > self._receipts:
-            found = self._connection.call("GET", f"/v1/runs/{self._run}/receipts?since={self._receipts}")["receipts"]
-            for receipt in found:
-                self._keep.note("receipts", self._run, receipt)
-            self._receipts += len(found)
+            self._fetch_receipts()
+
+    def _fetch_receipts(self) -> None:
+        found = self._connection.call("GET", f"/v1/runs/{self._run}/receipts?since={self._receipts}")["receipts"]
+        for receipt in found:
+            self._keep.note("receipts", self._run, receipt)
+        self._receipts += len(found)
 
     def _work(self, work: Mapping[str, Any]) -> bool:
         """Do what is asked; return whether it was sent."""
@@ -295,10 +299,20 @@ class Participant:
         return False
 
     def _ended(self, work: Mapping[str, Any]) -> Ended:
-        """Return how the run ended, with the final model on this disk."""
-        path = None
-        if work.get("model"):
+        """Return how the run ended, with the final model and the rest of the receipts on this disk."""
+        path, model = None, work.get("model")
+        if model:
             told = self._connection.call("GET", f"/v1/runs/{self._run}")
             path = self._keep.folder / f"{told['name']}.safetensors"
-            path.write_bytes(self._connection.download(work["model"], self._connection.size(work["model"])))
+            path.write_bytes(self._connection.download(model, self._connection.size(model)))
+        self._fetch_receipts()
+        self._keep.note("runs", self._run, {"state": work["state"], "model": model, "digest": work.get("digest")})
+        self._leave(int(work["serial"]))
         return Ended(work["state"], work["stopped"], work.get("digest"), path)
+
+    def _leave(self, serial: int) -> None:
+        """Let the coordinator know that this participant has all it wants: it may stop serving now."""
+        try:
+            self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait=0")
+        except FleetError as error:
+            self._say(f"The coordinator did not hear the goodbye: {error}")

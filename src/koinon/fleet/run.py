@@ -136,14 +136,15 @@ class FleetRun:
             if client not in self._state.present and standing is not Standing.FAILED:
                 self._handle(machine.Present(client))
 
-    def work(self, client: str) -> dict[str, Any]:
-        """Return what there is to do for a client: the answer of ``GET work``."""
+    def work(self, client: str, since: int | None = None) -> dict[str, Any]:
+        """Return what there is to do for a client: the answer of ``GET work``; ``since`` is what it knows already."""
         with self._changed:
             serial = self._serials.setdefault(client, self._first_serial)
             round, accepted = self.outcomes.get(client, (0, False))
             told = {"serial": serial, "outcome": {"round": round, "accepted": accepted}}
             if self._ended is not None:
-                self._told.add(client)
+                if since == serial:  # it asks again, so it has the result and all else it wants
+                    self._told.add(client)
                 return {**told, **self._ended}
             bench, stage = self._bench, self._state.stage
             if bench is None or stage is None or stage.standings.get(client) is not Standing.ASKED:
@@ -319,7 +320,7 @@ class FleetRun:
 
     @property
     def all_told(self) -> bool:
-        """Whether everybody who is here knows that the run is over."""
+        """Whether everybody who is here knows that the run is over and has taken its result."""
         with self._changed:
             return self._ended is not None and self._state.present <= self._told
 

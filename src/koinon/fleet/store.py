@@ -53,12 +53,14 @@ class FleetStore:
         return store
 
     @classmethod
-    def read_only(cls, folder: Path) -> FleetStore:
-        """Open the SQLite store of a folder to look at it, also while a coordinator writes it."""
-        if not (folder / DATABASE).is_file():
+    def read_only(cls, folder: Path, database: str | None = None) -> FleetStore:
+        """Open the store of a folder to look at it, also while a coordinator writes it."""
+        if database is not None:
+            engine = _engine(folder, database)
+        elif (folder / DATABASE).is_file():
+            engine = sa.create_engine(f"sqlite:///file:{folder / DATABASE}?mode=ro&uri=true")
+        else:
             raise StoreError(f"{folder} holds no coordinator's store: there is no {DATABASE} in it.")
-        url = f"sqlite:///file:{folder / DATABASE}?mode=ro&uri=true"
-        engine = sa.create_engine(url)
         release = ExitStack()
         release.callback(engine.dispose)
         return cls(folder, engine, release)
