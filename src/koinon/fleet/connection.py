@@ -25,6 +25,7 @@ _CONNECT_SECONDS = 15.0
 _READ_SECONDS = 90.0  # longer than a long poll
 _LONGEST_PAUSE = 15.0
 _BLOCK = 1 << 20
+_TRANSFERS = 3  # of a blob that does not come as announced
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -71,7 +72,19 @@ class Connection:
         return found
 
     def download(self, digest: str, size: int) -> bytearray:
-        """Return a blob whose bytes are checked against its digest; an interrupted transfer goes on where it stopped."""
+        """Return a blob whose bytes are checked against its digest; one that was damaged on its way is fetched again.
+
+        Raises FleetError if it is always another.
+        """
+        for _ in range(_TRANSFERS):
+            data, found = self._transfer(f"/v1/blobs/{digest}", size)
+            if found == digest:
+                return data
+            self._say("The model was damaged on its way; fetching it again")
+        raise FleetError("The model that came is not the one that was announced. Its transfer was tampered with.")
+
+    def _transfer(self, path: str, size: int) -> tuple[bytearray, str]:
+        """Return a blob and its digest; an interrupted transfer goes on where it stopped."""
         data = bytearray(size)
         place, state = 0, hashlib.sha256()
 
@@ -84,14 +97,11 @@ class Connection:
                 state.update(memoryview(data)[place : place + count])
                 place += count
 
-        path = f"/v1/blobs/{digest}"
         while place < size:
             self._sent(
                 "GET", path, None, {"Range": f"bytes={place}-"}, True, more, lambda: {"Range": f"bytes={place}-"}
             )
-        if state.hexdigest() != digest:
-            raise FleetError("The model that came is not the one that was announced. Its transfer was tampered with.")
-        return data
+        return data, state.hexdigest()
 
     def close(self) -> None:
         """Close every connection."""
@@ -115,6 +125,7 @@ class Connection:
                 status, answer, wait = self._once(method, path, data, own, read)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 status, answer, wait, problem = 0, b"", None, _plain(error)
+                renewed = False  # whoever answers next may be another process, with other sessions
             else:
                 problem = f"it answered {status}"
             if status and status not in _AGAIN:
