@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from fleet.processes import Fleet
 from koinon.report.live_page import content_security_policy, live_page
 
 _CHROMIUM = Path("/usr/bin/chromium")
 _SCRIPT = Path(__file__).with_name("live_page.mjs")
 _SCENARIOS = re.findall(r'^scenario\("([^"]+)"', _SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+_REAL = re.findall(r'^real\("([^"]+)"', _SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+_SECONDS = 240.0  # the longest that one browser is driven
+_MISSING = 3  # the script's exit status where a package is missing
 TOKEN = "operator-token-of-the-test"
 
 
@@ -134,17 +140,38 @@ def address() -> Iterator[str]:
         thread.join(20)
 
 
-def drive(address: str, token: str, *scenarios: str, seconds: float = 240) -> dict[str, str | None]:
-    """Run scenarios in one browser; return each one's failure, None where it passed."""
+def drive(
+    address: str, token: str, *scenarios: str, happens: Callable[[dict[str, Any]], None] = lambda event: None
+) -> dict[str, str | None]:
+    """Run scenarios in one browser; return each one's failure, None where it passed.
+
+    ``happens`` is told what a scenario asks for on its way.
+    """
     node = shutil.which("node")
     if node is None or not _CHROMIUM.exists():
         pytest.skip("Node and /usr/bin/chromium are needed")
-    command = [node, str(_SCRIPT), str(_CHROMIUM), address, token, *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=os.environ, check=False)
-    if done.returncode == 3:
-        pytest.skip(done.stderr.strip())
-    assert done.returncode == 0, done.stderr
-    return {row["name"]: row["failure"] for row in map(json.loads, done.stdout.splitlines())}
+    command, pipe = [node, str(_SCRIPT), str(_CHROMIUM), address, token, *scenarios], subprocess.PIPE
+    driver = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    ends = threading.Timer(_SECONDS, os.killpg, (driver.pid, signal.SIGKILL))
+    ends.start()
+    verdicts: dict[str, str | None] = {}
+    try:
+        assert driver.stdout is not None and driver.stderr is not None
+        for row in map(json.loads, driver.stdout):
+            if "event" in row:
+                happens(row)
+            else:
+                verdicts[row["name"]] = row["failure"]
+        said = driver.stderr.read()
+        if driver.wait(20) == _MISSING:
+            pytest.skip(said.strip())
+        assert driver.returncode == 0, said
+        return verdicts
+    finally:
+        ends.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)  # a browser too, however its driver ended
+        driver.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +185,49 @@ def verdicts(address: str, request: pytest.FixtureRequest) -> dict[str, str | No
 def test_in_the_browser(verdicts: dict[str, str | None], name: str) -> None:
     if failure := verdicts.get(name, "the scenario did not run"):
         pytest.fail(failure, pytrace=False)
+
+
+_FAULTS = Path(__file__).parents[1] / "fleet" / "faults" / "app.py"
+
+
+@contextlib.contextmanager
+def real(folder: Path, rounds: int, *, tls: bool = False) -> Iterator[Fleet]:
+    """Run a coordinator and three participants, slowed so that somebody can watch."""
+    slow = {"STEP_SECONDS": "0.03"}
+    with Fleet(
+        folder, _FAULTS, tls=tls, serve=("--stay",), changes=(f"stop.rounds={rounds}",), environment=slow
+    ) as fleet:
+        fleet.serve()
+        for name in ("lyon", "nice", "paris"):
+            fleet.join(name)
+        fleet.reaches(1, 60)
+        yield fleet
+
+
+def _token(fleet: Fleet) -> str:
+    return str(json.loads((fleet.store / "admin.json").read_text(encoding="utf-8"))["token"])
+
+
+def test_a_real_run_is_watched_through_a_kill_of_its_coordinator_to_the_end(tmp_path: Path) -> None:
+    ends: list[dict[str, Any]] = []
+    with real(tmp_path, 60) as fleet:
+        deeds = {"kill": fleet.coordinator.kill, "start": fleet.coordinator.start, "ended": lambda: None}
+
+        def happens(event: dict[str, Any]) -> None:
+            deeds[event["event"]]()
+            ends.append(event)
+
+        verdicts = drive(fleet.url, _token(fleet), _REAL[0], happens=happens)
+        run = fleet.run() if fleet.coordinator.alive else {}
+    assert verdicts == {_REAL[0]: None}, verdicts[_REAL[0]]
+    assert [end["event"] for end in ends] == ["kill", "start", "ended"]
+    assert (ends[-1]["digest"], ends[-1]["round"]) == (run["digest"], 60)
+
+
+def test_a_real_participant_is_revoked_and_a_real_run_cancelled(tmp_path: Path) -> None:
+    with real(tmp_path, 500, tls=True) as fleet:
+        verdicts = drive(fleet.url, _token(fleet), _REAL[1])
+        status = fleet.admin("GET", "/v1/admin/status")
+    assert verdicts == {_REAL[1]: None}, verdicts[_REAL[1]]
+    assert status["runs"][0]["state"] == "cancelled"
+    assert [party["name"] for party in status["clients"] if party["revoked"]] == ["nice"]
