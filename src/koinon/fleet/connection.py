@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import urllib3
@@ -150,7 +150,7 @@ class Connection:
         response = self._pool.request(
             method,
             self._reach.url + path,
-            body=data,
+            body=cast(bytes, data),
             headers=headers,
             preload_content=False,
             retries=False,

@@ -125,8 +125,8 @@ def total(expected: Expected, received: Sequence[Received], seen: Callable[[str,
         return {}
     if expected.algorithm.channel:
         whole = _summed((part.value(expected) for part in received), [part.weight for part in received])
-        for name, leaf in tree.items(whole):
-            seen(name, leaf)
+        for name, summed in tree.items(whole):
+            seen(name, summed)
         return whole
     layouts = [{t.name: t for t in part.upload.layout().tensors} for part in received]
 

@@ -1,0 +1,271 @@
+"""A deployed round against the wire it runs over: real processes on the loopback, no training.
+
+``python bench/fleet.py --clients 2 --mb 100 [--tls] [--json]`` prints ``round_seconds`` (from one committed round to
+the next: model out, updates back, checked, journalled, added up, applied), ``raw_seconds`` (the same bytes over plain
+sockets, or TLS 1.3, in the same run), their ``ratio``, and ``server_models``: the server's peak memory over idle in
+float32 models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TENSORS = 100
+SETTLED = 2  # rounds before measuring: connections, first blobs
+
+
+def parameters(megabytes: float) -> dict[str, np.ndarray]:
+    """Return a model of that size in 100 tensors (10 for a small one)."""
+    tensors = TENSORS if megabytes >= 10 else 10
+    size = int(megabytes * 1e6 / 4 / tensors)
+    return {f"layer-{i:03}": np.full(size, 0.01, np.float32) for i in range(tensors)}
+
+
+def plan(megabytes: float, clients: int) -> Any:
+    """Return the plan of both sides: FedAvg of a model that nobody trains."""
+    import koinon as kn
+    from koinon.app import App, resolve
+    from koinon.core.algorithm import Synchronous
+
+    def train(params: Any, data: Any, task: Any) -> Any:
+        raise AssertionError("nobody trains here")
+
+    app = App(
+        model=kn.OwnLoop(params=parameters(megabytes), train=train),
+        clients={"one": (np.zeros((4, 1)), np.zeros(4))},
+        algorithm=kn.replace(kn.fedavg(kn.sgd(0.1)), schedule=Synchronous(clients=clients)),
+        holdout=0.0,
+    )
+    return resolve(app)
+
+
+def coordinator(options: argparse.Namespace) -> None:
+    """Serve; write when each round was committed."""
+    from koinon.core.events import RoundFinished
+    from koinon.fleet.serving import ServedApp, Settings, serve
+    from koinon.round.stopping import Stop
+
+    resolved = plan(options.mb, options.clients)
+
+    def listen(event: Any) -> None:
+        if isinstance(event, RoundFinished):
+            print(f"round {time.monotonic()}", flush=True)
+
+    app = ServedApp(
+        name="bench",
+        agreement={"bench": options.mb},
+        plan=resolved.plan,
+        stop=Stop(rounds=options.rounds + SETTLED),
+        evaluation=resolved.evaluation,
+        seed=0,
+        engine="reference",
+        listen=listen,
+    )
+    settings = Settings(folder=Path(options.folder), port=0, plain_http=not options.tls, invitations=options.clients)
+    serve(settings, [app], lambda line: print(line, flush=True))
+
+
+def participant(options: argparse.Namespace) -> None:
+    """Take part with an update that is ready."""
+    from koinon.core.types import Payload
+    from koinon.fleet.connection import Reach
+    from koinon.fleet.link import JoinLink
+    from koinon.fleet.participant import Floors, Participation, participate
+
+    resolved = plan(options.mb, options.clients)
+    value = {"params": {name: 0.001 * leaf for name, leaf in parameters(options.mb).items()}, "state": {}}
+    metrics = {"examples": np.float32(4), "loss": np.float32(1)}
+    link = JoinLink.parse(options.link)
+
+    class Ready:
+        name = "ready"
+
+        def send(self, plan: Any, job: Any, states: Any) -> Any:
+            return Payload(value, 4, metrics), {}
+
+    part = Participation(
+        training=resolved.program(),
+        engine=Ready(),
+        agreement={"bench": options.mb},
+        name=options.name,
+        link=link,
+        floors=Floors(),
+        reach=Reach(url=link.url),
+    )
+    participate(part, Path(options.folder), lambda line: None)
+
+
+def fleet(options: argparse.Namespace) -> dict[str, float]:
+    """Run a coordinator and its clients; return seconds a round and the server's peak memory over idle in models."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = _process("coordinator", options, f"{folder}/server")
+        links: list[str] = []
+        assert server.stdout is not None
+        while len(links) < options.clients:
+            line = server.stdout.readline()
+            if "koinon join '" in line:
+                links.append(line.split("'")[1])
+            assert line, "the coordinator ended"
+        time.sleep(0.5)
+        idle = _memory(server.pid, "VmRSS")
+        clients = [
+            _process("participant", options, f"{folder}/client-{i}", "--link", link, "--name", f"client-{i}")
+            for i, link in enumerate(links)
+        ]
+        times, peak = [], 0
+        while len(times) < options.rounds + SETTLED:
+            line = server.stdout.readline()
+            assert line, "the coordinator ended"
+            if line.startswith("round "):
+                times.append(float(line.split()[1]))
+                peak = _memory(server.pid, "VmHWM")
+        for client in clients:
+            client.wait(60)
+        server.wait(60)
+    rounds = [after - before for before, after in zip(times[SETTLED - 1 :], times[SETTLED:], strict=False)]
+    return {"round_seconds": statistics.median(rounds), "server_models": (peak - idle) / (options.mb * 1e6)}
+
+
+def raw(options: argparse.Namespace) -> float:
+    """Return the seconds for the same bytes over plain sockets: the model to every client, an update back."""
+    size = int(options.mb * 1e6)
+    with tempfile.TemporaryDirectory() as folder:
+        server, client = _contexts(Path(folder)) if options.tls else (None, None)
+        bound = socket.create_server(("127.0.0.1", 0))
+        children = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    __file__,
+                    "--role",
+                    "raw",
+                    "--mb",
+                    str(options.mb),
+                    "--port",
+                    str(bound.getsockname()[1]),
+                ]
+                + (["--folder", folder, "--tls"] if client else [])
+                + ["--rounds", str(options.rounds)]
+            )
+            for _ in range(options.clients)
+        ]
+        connections = [bound.accept()[0] for _ in children]
+        if server is not None:
+            connections = [server.wrap_socket(connection, server_side=True) for connection in connections]
+        seconds = []
+        model, buffers = memoryview(os.urandom(size)), [bytearray(size) for _ in connections]
+        for _ in range(options.rounds + 1):
+            began = time.monotonic()
+            threads = [
+                threading.Thread(target=_exchange, args=(connection, model, buffer))
+                for connection, buffer in zip(connections, buffers, strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            seconds.append(time.monotonic() - began)
+        for connection, child in zip(connections, children, strict=True):
+            connection.close()
+            child.wait(30)
+    return statistics.median(seconds[1:])
+
+
+def raw_client(options: argparse.Namespace) -> None:
+    """The other end of :func:`raw`."""
+    size = int(options.mb * 1e6)
+    connection: socket.socket = socket.create_connection(("127.0.0.1", options.port))
+    if options.tls:
+        context = ssl.create_default_context(cafile=f"{options.folder}/ca.pem")
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        connection = context.wrap_socket(connection, server_hostname="127.0.0.1")
+    buffer, update = bytearray(size), memoryview(os.urandom(size))
+    for _ in range(options.rounds + 1):
+        _receive(connection, buffer)
+        connection.sendall(update)
+
+
+def _exchange(connection: socket.socket, model: memoryview, buffer: bytearray) -> None:
+    connection.sendall(model)
+    _receive(connection, buffer)
+
+
+def _receive(connection: socket.socket, buffer: bytearray) -> None:
+    view = memoryview(buffer)
+    while view:
+        view = view[connection.recv_into(view) :]
+
+
+def _contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    from koinon.fleet.certificates import own_certificate
+
+    own = own_certificate(folder, ["127.0.0.1"])
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.minimum_version = ssl.TLSVersion.TLSv1_3
+    server.load_cert_chain(own.certificate, own.key)
+    return server, ssl.create_default_context(cafile=str(own.authority))
+
+
+def _process(role: str, options: argparse.Namespace, folder: str, *more: str) -> subprocess.Popen[str]:
+    same = ["--clients", str(options.clients), "--mb", str(options.mb), "--rounds", str(options.rounds)]
+    line = [
+        sys.executable,
+        __file__,
+        "--role",
+        role,
+        "--folder",
+        folder,
+        *same,
+        *(["--tls"] if options.tls else []),
+        *more,
+    ]
+    environment = {**os.environ, "NPROC": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def _memory(process: int, field: str) -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
+
+
+def main() -> None:
+    """Measure, or be one of the processes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--mb", type=float, default=100)
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", action="store_true")
+    for hidden in ("--role", "--folder", "--link", "--name", "--port"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    roles = {"coordinator": coordinator, "participant": participant, "raw": raw_client}
+    if options.role:
+        roles[options.role](options)
+        return
+    before = raw(options)
+    found = fleet(options)
+    between = statistics.mean([before, raw(options)])
+    found |= {"raw_seconds": between, "ratio": found["round_seconds"] / between}
+    found |= {"clients": options.clients, "mb": options.mb, "tls": options.tls}
+    print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()
