@@ -284,6 +284,7 @@ class _Calls:
                 self._house.waiting.forget(at, waiter)
                 return JSONResponse({"messages": found, "next": found[-1]["number"] if found else since})
             await self._house.waiting.wait(at, waiter, left)
+            self._house.access.still(client)
 
     def _stage(self, request: Request) -> tuple[str, ServedRun, int, Purpose]:
         client, served = self._house.caller(request), self._house.served(request)

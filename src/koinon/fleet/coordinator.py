@@ -222,7 +222,9 @@ def _revoked(state: State, event: Revoked, now: float) -> State:
         return state
     standings = {**state.stage.standings, event.client: Standing.REVOKED}
     reasons = {**state.stage.reasons, event.client: "revoked by the operator"}
-    return replace(state, stage=replace(state.stage, standings=standings, reasons=reasons))
+    left = sum(standing is not Standing.REVOKED for standing in standings.values())
+    target = max(1, min(state.stage.target, left))  # who was sent away is not waited for
+    return replace(state, stage=replace(state.stage, standings=standings, reasons=reasons, target=target))
 
 
 def _paused(state: State, event: Pause, now: float) -> State:

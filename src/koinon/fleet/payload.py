@@ -11,7 +11,7 @@ import numpy as np
 
 from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
-from koinon.core.types import Context, Payload
+from koinon.core.types import Context, Metrics, Payload
 from koinon.errors import FormatError
 from koinon.fleet.deferred import Deferred
 from koinon.fleet.spool import Upload
@@ -40,9 +40,10 @@ class Expected:
     algorithm: Algorithm
     structure: Tree
     leaves: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+    finish: Callable[[Metrics], Any]  # the model's own: makes figures of metric sums
 
     @classmethod
-    def of(cls, algorithm: Algorithm, value: Tree) -> Expected:
+    def of(cls, algorithm: Algorithm, value: Tree, finish: Callable[[Metrics], Any] = dict) -> Expected:
         """Return what is expected for updates shaped like ``value``."""
         if algorithm.channel:  # the channel says how it encodes; only shapes are kept
             state = initial_state(algorithm, value)["channel"]
@@ -52,7 +53,7 @@ class Expected:
         known = {name: (np.asarray(leaf).dtype, np.shape(leaf)) for name, leaf in tree.items(value)}
         if not tree.leaves(value):
             known = {}
-        return cls(algorithm, tree.structure(value), known)
+        return cls(algorithm, tree.structure(value), known, finish)
 
     @property
     def most_bytes(self) -> int:
@@ -79,6 +80,16 @@ class Expected:
         values = sum((t.stop - t.start) // 4 for t in metrics)
         if len(metrics) > _MOST_METRICS or values > _MOST_METRIC_VALUES or any(t.type != "F32" for t in metrics):
             raise FormatError(f"Metrics are at most {_MOST_METRICS} float32 sums of {_MOST_METRIC_VALUES:,} values.")
+
+    def check_metrics(self, sums: Metrics) -> None:
+        """Raise FormatError unless the model can make figures of a client's sums: a round would end on them."""
+        examples = float(sums[EXAMPLES])
+        if not 0 <= examples < math.inf:
+            raise FormatError(f"An update was made from a number of examples; found {examples}.")
+        try:
+            self.finish({**sums, EXAMPLES: np.float32(examples or 1)})
+        except Exception as error:  # a model's own code met what a stranger sent
+            raise FormatError(f"The metrics are not those of this app ({type(error).__name__}: {error}).") from error
 
 
 @dataclass(frozen=True)

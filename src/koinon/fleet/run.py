@@ -382,6 +382,7 @@ class FleetRun:
             job.expected.check(upload.layout())
             position = self.members.position(client)
             received = Received(position, upload, weight, job.key(client), job.cohort)
+            job.expected.check_metrics(received.metrics())
             verdicts = received.verdicts(job.expected)
         except FileNotFoundError as error:
             raise Refusal(409, "conflict", "Another update was announced while this one was checked.") from error

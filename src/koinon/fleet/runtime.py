@@ -134,7 +134,7 @@ class FleetRuntime:
         if job.purpose not in self._expected:
             train = job.purpose is Purpose.TRAIN
             value = job.broadcast if train else {}
-            self._expected[job.purpose] = Expected.of(plan.algorithm if train else EVALUATION, value)
+            self._expected[job.purpose] = Expected.of(plan.algorithm if train else EVALUATION, value, plan.model.finish)
         return self._expected[job.purpose]
 
     def _key(self, round: int, client: str) -> Array:
