@@ -141,7 +141,7 @@ class Participant:
             if work is None:
                 continue
             serial = work["serial"]
-            self._decide(work["outcome"])
+            self._decide(work["outcome"], int(work.get("round", 1)) - 1)
             if work["state"] in (Purpose.TRAIN.value, Purpose.EVALUATE.value):
                 sent = self._work(work)
                 if sent and self._part.once and work["state"] == Purpose.TRAIN.value:
@@ -194,12 +194,11 @@ class Participant:
             "Both sides need the same file, the same --set and the same koinon. Nothing was sent."
         )
 
-    def _decide(self, outcome: Mapping[str, Any]) -> None:
-        """Keep what the last committed round made of this participant's state, and its receipts."""
-        if not outcome["round"]:
-            return
-        self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
-        if outcome["round"] > self._receipts:
+    def _decide(self, outcome: Mapping[str, Any], finished: int) -> None:
+        """Keep what the last committed round made of this participant's state, and all receipts so far."""
+        if outcome["round"]:
+            self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
+        if max(outcome["round"], finished) > self._receipts:
             self._fetch_receipts()
 
     def _fetch_receipts(self) -> None:
