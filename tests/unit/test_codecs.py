@@ -100,6 +100,7 @@ def test_leaves_of_any_kind_keep_their_names_and_shapes() -> None:
     value = {
         "bfloat16": table[::2, ::-3],  # also a layer's name, and strided memory
         "code": {"bfloat16": np.float32(0.1), "scale": np.zeros((0, 3), np.float32)},
+        "deep": {"bfloat16": table},
         "nothing": {},
     }
     for codec in (kn.Bfloat16(), kn.Quantise(), kn.Quantise(block=2)):
@@ -141,6 +142,16 @@ def test_the_largest_numbers_do_not_overflow(block: int | None) -> None:
     back = through(kn.Quantise(block=block), x).astype(np.float64)
     assert np.isfinite(back).all()
     assert np.abs(back - x)[:4].max() < np.finfo(np.float32).max / 126
+
+
+def test_the_largest_number_is_never_rounded_past_the_last_code() -> None:
+    """A scale rounded down makes it more than 127 steps long, and 128 in eight bits would be -128."""
+    largest = np.float32(1.0)
+    while largest / (largest * np.float32(1 / 127)) <= 127:
+        largest = np.nextafter(largest, np.float32(2))
+    x = np.full(2**20, largest)
+    assert np.all(sent(kn.Quantise(), {"x": x})["x"]["code"] == 127)
+    assert np.all(sent(kn.Quantise(), {"x": -x})["x"]["code"] == -127)
 
 
 CODECS = [kn.Bfloat16(), kn.Quantise(), kn.Quantise(4), kn.Quantise(block=4), kn.Quantise(2, block=5)]
