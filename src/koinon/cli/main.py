@@ -186,6 +186,17 @@ def revoke(folder: Path, client: str) -> None:
     revoke_client(folder, client)
 
 
+@cli.command()
+@_DIR
+@click.option("--database", help="The coordinator's rows, where they are not in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def verify(folder: Path, database: str | None, as_json: bool) -> None:
+    """Check the signed receipts in DIR, a coordinator's or a participant's, and what is there against them. Offline."""
+    from koinon.cli.verify import verify
+
+    verify(folder, database, as_json=as_json)
+
+
 def _changes_a_run(name: str, does: str) -> None:
     """Add the command that changes a run."""
 
