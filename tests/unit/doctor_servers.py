@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import datetime
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -25,9 +28,12 @@ from koinon.fleet import probe
 from koinon.fleet.certificates import ServerCertificate, own_certificate
 from koinon.fleet.link import JoinLink
 from koinon.fleet.offer import Offer, OfferedRun
+from koinon.fleet.receipts import canonical
 from koinon.fleet.refusal import Refusal
+from koinon.fleet.signatures import digest
 
-HEART = OfferedRun("r-1", "heart", "a" * 64, "training", 1_000, 1_200, 600.0)
+APP = {"algorithm": {"name": "fedavg", "rate": 0.1}, "seed": 0}
+HEART = OfferedRun("r-1", "heart", digest(canonical(APP).encode()), "training", 1_000, 1_200, 600.0, APP)
 OFFER = Offer((1,), koinon.__version__, (HEART,))
 TOKEN, USED = "a-good-token", "a-used-token"
 
@@ -54,6 +60,7 @@ class Behaviour:
     largest_body: int | None = None  # a reverse proxy's bound
     authority: bytes | None = None  # what GET /v1/ca says, if another
     hangs: bool = False  # never answers /healthz
+    clients: Path | None = None  # mTLS: the authority of parties' certificates
 
 
 @contextmanager
@@ -61,7 +68,9 @@ def coordinator(behaviour: Behaviour = Behaviour(), tls: ServerCertificate | Non
     """Run the doctor's side of a coordinator in a thread."""
     served = Served(0, None if tls is None else tls.fingerprint)
     listener = socket.create_server(("127.0.0.1", 0))
-    files = {} if tls is None else {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+    files: dict[str, Any] = {} if tls is None else {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+    if behaviour.clients is not None:
+        files |= {"ssl_ca_certs": str(behaviour.clients), "ssl_cert_reqs": ssl.CERT_REQUIRED}
     config = uvicorn.Config(
         _app(behaviour, tls, served.calls), log_level="critical", date_header=behaviour.date is None, lifespan="off",
         timeout_graceful_shutdown=1, **files,
@@ -122,20 +131,32 @@ def _app(behaviour: Behaviour, tls: ServerCertificate | None, calls: list[tuple[
     return watched
 
 
-def certificate(folder: Path, *, days: tuple[float, float] = (-1, 365), host: str = "127.0.0.1") -> ServerCertificate:
+def certificate(
+    folder: Path,
+    *,
+    days: tuple[float, float] = (-1, 365),
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+) -> ServerCertificate:
     """Return a certificate under an authority of its own, valid from and until so many days from now."""
-    made = own_certificate(folder, [host])
+    made = own_certificate(folder, ["127.0.0.1"])
     assert made.authority is not None
     old = x509.load_pem_x509_certificate(made.certificate.read_bytes())
     signer = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
     now = datetime.datetime.now(datetime.UTC)
     begins, ends = (now + datetime.timedelta(days=day) for day in days)
+    kept = [extension for extension in old.extensions if extension.oid != ExtensionOID.EXTENDED_KEY_USAGE]
     builder = x509.CertificateBuilder(
-        old.issuer, old.subject, old.public_key(), old.serial_number, begins, ends, list(old.extensions)
-    )
+        old.issuer, old.subject, old.public_key(), old.serial_number, begins, ends, kept
+    ).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     new = builder.sign(signer, hashes.SHA256())
     made.certificate.write_bytes(new.public_bytes(serialization.Encoding.PEM))
     return made
+
+
+def party_certificate(folder: Path) -> tuple[Path, Path]:
+    """Return a party's certificate and key; its authority is ``ca.pem`` beside it."""
+    made = certificate(folder, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+    return made.certificate, made.key
 
 
 @contextmanager

@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from doctor_servers import (
+    APP,
     HEART,
     OFFER,
     TOKEN,
@@ -24,6 +25,7 @@ from doctor_servers import (
     certificate,
     coordinator,
     listening,
+    party_certificate,
     slow_line,
 )
 
@@ -50,7 +52,9 @@ def well(tls: ServerCertificate) -> Iterator[Served]:
         yield served
 
 
-def seen(link: JoinLink, *, folder: Path = Path(), proxy: str | None = None, app: str | None = None) -> list[Finding]:
+def seen(
+    link: JoinLink, *, folder: Path = Path(), proxy: str | None = None, app: Mapping[str, object] | None = None
+) -> list[Finding]:
     begun = time.monotonic()
     found = list(diagnose(Case(link, proxy, folder, None if app is None else lambda: app)))
     assert time.monotonic() - begun < 30
@@ -69,7 +73,7 @@ def wrong(found: list[Finding]) -> Finding:
 
 
 def test_a_healthy_coordinator_passes_every_check(well: Served, tmp_path: Path) -> None:
-    found = seen(well.link(), folder=tmp_path, app=HEART.app)
+    found = seen(well.link(), folder=tmp_path, app=APP)
     assert [finding.check for finding in found] == NAMES
     assert {finding.verdict for finding in found} == {Verdict.OK}, found
 
@@ -175,6 +179,16 @@ def test_a_clock_that_makes_a_certificate_invalid_is_blamed(tmp_path: Path) -> N
     assert "clock" in found["certificate"].fix
 
 
+def test_a_coordinator_that_asks_for_a_certificate(tls: ServerCertificate, tmp_path: Path) -> None:
+    ours, strange = (party_certificate(tmp_path / name) for name in ("ours", "strange"))
+    with coordinator(Behaviour(clients=tmp_path / "ours" / "ca.pem"), tls) as served:
+        for pair in (None, strange):
+            found = wrong(list(diagnose(Case(served.link(), None, tmp_path, None, pair))))
+            assert "--certificate and --key" in found.fix
+        known = list(diagnose(Case(served.link(), None, tmp_path, None, ours)))
+    assert {finding.verdict for finding in known} == {Verdict.OK}, known
+
+
 def test_another_host_name(well: Served) -> None:
     found = wrong(seen(well.link(host="localhost")))
     assert found.check == "certificate"
@@ -224,10 +238,9 @@ def test_a_token_that_opens_nothing(well: Served, token: str, reason: str) -> No
 
 
 def test_another_app(well: Served) -> None:
-    found = wrong(seen(well.link(), app="b" * 64))
+    found = wrong(seen(well.link(), app={"algorithm": {"name": "fedavg", "rate": 0.5}, "seed": 0}))
     assert found.check == "app"
-    assert "aaaaaaaa" in found.found
-    assert "bbbbbbbb" in found.found
+    assert found.found == "heart has another algorithm.rate: 0.1, and this app has 0.5"
 
 
 def test_a_line_too_slow_for_any_update(well: Served) -> None:
@@ -383,7 +396,7 @@ def doctor(*arguments: object, **variables: str) -> subprocess.CompletedProcess[
 
 
 def test_the_command_prints_a_line_a_check_and_keeps_the_token_to_itself(well: Served, tmp_path: Path) -> None:
-    done = doctor(well.link(), "--state", tmp_path)
+    done = doctor(well.link(), "--dir", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line[7 : 7 + 14].strip() for line in done.stdout.splitlines()[:-1]] == NAMES
     assert TOKEN not in done.stdout + done.stderr

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any
 
-from koinon.app import resolve
-from koinon.cli.app_file import AppFileError, change, load
 from koinon.cli.exit_status import Exit
+from koinon.cli.fleet import agreed_app
+from koinon.cli.fleet_options import reach
 from koinon.cli.output import print_json, say
-from koinon.fleet.doctor import checks, diagnose
+from koinon.fleet.doctor import SECONDS, checks, diagnose
 from koinon.fleet.examination import Finding, Verdict, Wrong
 from koinon.fleet.link import JoinLink
 from koinon.fleet.reach import Case
-from koinon.fleet.receipts import canonical
-from koinon.fleet.signatures import digest
-from koinon.identity import agreement
 
 
-def examine_link(
-    link: str, app_file: Path | None, changes: Sequence[str], state: Path, proxy: str | None, *, as_json: bool
-) -> None:
-    """Print a line a check as soon as it is made; ends the process with Exit.FAILED if anything is wrong."""
+def examine_link(link: str, app_file: Path | None, changes: Sequence[str], *, as_json: bool, **options: Any) -> None:
+    """Print a line a check as soon as it is made; ends the process with Exit.FAILED if anything is wrong.
+
+    ``options`` are those of ``koinon join`` that say how the coordinator is reached, and where state is kept.
+    """
     parsed, begun = JoinLink.parse(link), time.monotonic()
-    app = None if app_file is None else lambda: _hash(app_file, changes)
+    app = None if app_file is None else lambda: _described(app_file, changes)
+    way = reach(link, {**options, "patience": SECONDS})
+    folder = options["folder"] or Path(f"koinon-{socket.gethostname()}")
+    case = Case(parsed, way.proxy, folder, app, way.certificate)
     findings = []
-    for finding in diagnose(Case(parsed, proxy or _environments_proxy(parsed), state, app)):
+    for finding in diagnose(case):
         findings.append(finding)
         if not as_json:
             _say(finding)
@@ -45,26 +46,12 @@ def examine_link(
         sys.exit(Exit.FAILED)
 
 
-def _environments_proxy(link: JoinLink) -> str | None:
-    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY ask for, if any."""
-    parts = urlsplit(link.url)
-    if proxy_bypass(parts.netloc):
-        return None
-    return getproxies().get(parts.scheme)
-
-
-def _hash(app_file: Path, changes: Sequence[str]) -> str:
-    """Return the hash of the file's resolved app."""
+def _described(app_file: Path, changes: Sequence[str]) -> dict[str, Any]:
+    """Return the file's resolved app. What the file itself raises is shown as it is."""
     try:
-        app, inner = change(load(app_file), changes)
-    except AppFileError as error:
-        reason = str(error).splitlines()[-1]
-        raise Wrong(
-            f"{app_file.name} raises {reason}", f"koinon check {app_file} shows where; mend it there."
-        ) from error
-    resolved = resolve(app, inner)
-    agreed = agreement(resolved.plan, resolved.evaluation, resolved.seed, resolved.engine, resolved.stop)
-    return digest(canonical(agreed).encode())
+        return agreed_app(app_file, changes)
+    except SystemExit as error:
+        raise Wrong(f"{app_file} cannot be loaded: its own traceback is shown", "Mend the file.") from error
 
 
 def _say(finding: Finding) -> None:

@@ -70,16 +70,16 @@ def report(folder: Path, as_json: bool) -> None:
 @click.argument("link")
 @click.argument("app_file", type=_FILE, required=False)
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, as koinon join does.")
-@click.option("--state", type=_FOLDER, default=Path(), help="Where koinon join keeps its state: its disk is looked at.")
-@click.option("--proxy", metavar="URL", help="HTTP proxy; else HTTPS_PROXY and NO_PROXY decide.")
+@click.option("--dir", "folder", type=_FOLDER, help="Where koinon join keeps what is its own. Default: koinon-NAME.")
+@click.option("--proxy", help="HTTP proxy. Default: what HTTPS_PROXY says.")
+@click.option("--certificate", type=_FILE, help="mTLS: this party's certificate (PEM).")
+@click.option("--key", type=_FILE, help="Its key.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
-def doctor(
-    link: str, app_file: Path | None, changes: tuple[str, ...], state: Path, proxy: str | None, as_json: bool
-) -> None:
+def doctor(link: str, app_file: Path | None, changes: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Say what is wrong between here and the coordinator of LINK, and what to do. The invitation is not used up."""
     from koinon.cli.doctor import examine_link
 
-    examine_link(link, app_file, changes, state, proxy, as_json=as_json)
+    examine_link(link, app_file, changes, as_json=as_json, **options)
 
 
 _CHANGES = click.option(

@@ -17,7 +17,10 @@ from koinon.fleet import reach
 from koinon.fleet.examination import Answer, Check, Finding, Wrong, examine
 from koinon.fleet.offer import Offer
 from koinon.fleet.reach import Case
+from koinon.fleet.receipts import canonical
+from koinon.fleet.signatures import digest
 from koinon.identity import versions
+from koinon.store.run_directory import difference, short
 
 SECONDS = 29.0
 _PROTOCOL = 1
@@ -162,6 +165,8 @@ def _measured(case: Case, transfer: Callable[[http.client.HTTPConnection, int, f
 
 def _transfer(case: Case) -> Answer[Case]:
     """Say how long one model takes down and one update up, at the rates just measured."""
+    if not _largest(case):
+        return Answer(case, "no model yet: it is made when enough parties have joined")
     assert case.down is not None and case.up is not None, "both were measured before"
     lines, late = [], []
     for run in case.runs:
@@ -177,7 +182,7 @@ def _transfer(case: Case) -> Answer[Case]:
             f"Ask for a longer deadline of {', '.join(late)} (Synchronous(longest=...)) or a smaller update "
             "(Quantise() or Bfloat16() in the channel), or use another line.",
         )
-    return Answer(case, "; ".join(lines) or "no run to move a model of")
+    return Answer(case, "; ".join(lines))
 
 
 def _disk(case: Case) -> Answer[Case]:
@@ -185,42 +190,44 @@ def _disk(case: Case) -> Answer[Case]:
     while not folder.exists():
         folder = folder.parent
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise Wrong(f"{folder} cannot be written to by this user", "Choose another folder with --state.")
+        raise Wrong(f"{folder} cannot be written to by this user", "Choose another folder with --dir.")
     free, needed = shutil.disk_usage(folder).free, _MODELS_ON_DISK * _largest(case)
     if free < needed:
         raise Wrong(
             f"{_size(free)} are free in {folder}, and {_size(needed)} may be needed ({_MODELS_ON_DISK} models)",
-            "Make room there, or choose another folder with --state.",
+            "Make room there, or choose another folder with --dir.",
         )
-    return Answer(case, f"{_size(free)} are free in {folder}; {_size(needed)} may be needed")
+    return Answer(case, f"{_size(free)} are free in {folder}; {_needs(needed)}")
 
 
 def _memory(case: Case) -> Answer[Case]:
     free, needed = _free_memory(), _MODELS_IN_MEMORY * _largest(case)
     if free is None:
-        return Answer(case, f"free memory cannot be read on this system; {_size(needed)} may be needed beside the data")
+        return Answer(case, f"free memory cannot be read on this system; {_needs(needed)}, beside the data")
     if free < needed:
         raise Wrong(
             f"{_size(free)} of memory are free, and {_size(needed)} may be needed beside the data "
             f"({_MODELS_IN_MEMORY} models)",
             "End other programs, raise the container's limit, or use a larger machine.",
         )
-    return Answer(case, f"{_size(free)} are free; {_size(needed)} may be needed beside the data")
+    return Answer(case, f"{_size(free)} are free; {_needs(needed)}, beside the data")
 
 
 def _app(case: Case) -> Answer[Case]:
     if case.app is None:
         return Answer(case, "not compared: no app file was given")
-    own = case.app()
+    if not case.runs:
+        raise Wrong("the coordinator has no run to compare this app with", "Ask the operator to serve one.")
+    described = case.app()
+    own = digest(canonical(described).encode())
     same = [run.name for run in case.runs if run.app == own]
     if same:
         return Answer(case, f"{own[:16]}... is that of {', '.join(same)}")
-    theirs = ", ".join(f"{run.name} {run.app[:16]}..." for run in case.runs) or "no run at all"
-    raise Wrong(
-        f"this app is {own[:16]}...; the coordinator has {theirs}",
-        "Both sides need the same file, the same --set and the same versions of koinon, numpy, JAX and Keras: koinon "
-        "check APP_FILE --json on both sides shows the first difference.",
-    )
+    differences = []
+    for run in case.runs:
+        where, theirs, mine = difference(run.description, described) or ("hash", run.app, own)
+        differences.append(f"{run.name} has another {where}: {short(theirs)}, and this app has {short(mine)}")
+    raise Wrong("; ".join(differences), "Both sides need the same file, the same --set and the same koinon.")
 
 
 def _ask(case: Case, method: str, path: str) -> tuple[int, bytes]:
@@ -262,6 +269,10 @@ def _message(body: bytes) -> str | None:
 
 def _largest(case: Case) -> int:
     return max((max(run.model_bytes, run.update_bytes) for run in case.runs), default=0)
+
+
+def _needs(count: int) -> str:
+    return f"{_size(count)} may be needed" if count else "how much is needed is known once there is a model"
 
 
 def _free_memory() -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from koinon.errors import FormatError
@@ -12,7 +12,11 @@ from koinon.errors import FormatError
 
 @dataclass(frozen=True)
 class OfferedRun:
-    """A run as a probe sees it: ``app`` is the hash of the resolved app, ``longest`` a round's most seconds."""
+    """A run as a probe sees it.
+
+    ``app`` is the hash of the resolved app, ``description`` the app itself; sizes are in bytes, 0 while no model is
+    known; ``longest`` is a round's most seconds.
+    """
 
     run: str
     name: str
@@ -21,6 +25,7 @@ class OfferedRun:
     model_bytes: int
     update_bytes: int
     longest: float
+    description: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,15 @@ class Offer:
 
 
 def _run(found: Mapping[str, Any]) -> OfferedRun:
-    run, name, app, state = (str(found[key]) for key in ("run", "name", "app", "state"))
     offered = OfferedRun(
-        run, name, app, state, int(found["model_bytes"]), int(found["update_bytes"]), float(found["longest"])
+        run=str(found["run"]),
+        name=str(found["name"]),
+        app=str(found["app"]),
+        state=str(found["state"]),
+        model_bytes=int(found["model_bytes"]),
+        update_bytes=int(found["update_bytes"]),
+        longest=float(found["longest"]),
+        description=dict(found["description"]),
     )
     if min(offered.model_bytes, offered.update_bytes, offered.longest) < 0:
         raise ValueError("a size is negative")

@@ -9,11 +9,12 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryptography import x509
@@ -28,6 +29,11 @@ _ASK_FOR_LINK = "Compare the link's host and port with the operator's, or ask fo
 _ENDS_SOON = datetime.timedelta(days=14)
 _LAG_SECONDS = 60.0
 _REFUSED_BY_PROXY = "Tunnel connection failed: "  # http.client's words before the proxy's own status
+_ASK_FOR_PAIR = (
+    "If the operator uses mTLS, give --certificate and --key as the authority that the operator named has issued them "
+    "(PEM, no password). If not, what listens there is no koinon coordinator."
+)
+_WANTS_A_PAIR = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "TLSV1_ALERT_UNKNOWN_CA")
 _NOT_YET, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64  # X509_V_ERR_... of OpenSSL's x509_vfy.h
 
 
@@ -35,14 +41,15 @@ _NOT_YET, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64  # X509_V_ERR_..
 class Case:
     """What is asked about, and what has been found out so far.
 
-    ``proxy`` is the URL of the HTTP proxy, ``folder`` where the participant keeps its state, ``app`` computes the hash
-    of its resolved app; None where there is none.
+    ``proxy`` is the URL of the HTTP proxy, ``folder`` where the participant keeps its state, ``app`` resolves its
+    app and describes it as JSON; None where there is none.
     """
 
     link: JoinLink
     proxy: str | None
     folder: Path
-    app: Callable[[], str] | None = None
+    app: Callable[[], Mapping[str, Any]] | None = None
+    pair: tuple[Path, Path] | None = None  # mTLS: this party's certificate and key
     certificate: x509.Certificate | None = None  # the one shown, trusted or not
     authority: str | None = None  # the coordinator's own, in PEM, once its fingerprint is the link's
     lag_seconds: float | None = None  # how far the coordinator's clock is ahead of this machine's
@@ -76,7 +83,7 @@ class Case:
         if self.proxy is None:
             return self.host, self.port
         proxy = urlsplit(self.proxy)
-        return proxy.hostname or "", proxy.port or (443 if proxy.scheme == "https" else 80)
+        return proxy.hostname or "", proxy.port or 3128
 
 
 def checks() -> tuple[Check[Case], ...]:
@@ -173,7 +180,7 @@ def _tls(case: Case) -> Answer[Case]:
             "Good for a trial on one machine only. Start koinon serve without --plain-http and take its new link.",
         )
     try:
-        connection = dial(case, _trusting_anybody(), 3.5)
+        connection = dial(case, _trusting_anybody(case), 3.5)
     except OSError as error:
         raise _no_handshake(case, error) from error
     try:
@@ -320,24 +327,35 @@ def trusting(case: Case) -> ssl.SSLContext:
     """Return how a participant recognises the coordinator: by the link's authority alone, else by the system's."""
     context = ssl.create_default_context(cadata=case.authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    return _showing(case.pair, context)
 
 
-def _trusting_anybody() -> ssl.SSLContext:
+def _trusting_anybody(case: Case) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return _showing(case.pair, context)
+
+
+def _showing(pair: tuple[Path, Path] | None, context: ssl.SSLContext) -> ssl.SSLContext:
+    if pair is not None:
+        try:
+            context.load_cert_chain(*pair)
+        except OSError as error:
+            raise Wrong(f"the certificate {pair[0]} and its key cannot be used ({error})", _ASK_FOR_PAIR) from error
     return context
 
 
 def _get(case: Case, path: str, seconds: float) -> tuple[Message, bytes]:
     """Return headers and body of a public page from whoever answers. Raises Wrong."""
     try:
-        with closing(dial(case, _trusting_anybody(), seconds)) as connection:
+        with closing(dial(case, _trusting_anybody(case), seconds)) as connection:
             connection.request("GET", case.url.path + path)
             answer = connection.getresponse()
             return answer.headers, answer.read(_PAGE_BYTES)
     except (OSError, http.client.HTTPException) as error:
+        if case.secure and (isinstance(error, ConnectionError) or getattr(error, "reason", "") in _WANTS_A_PAIR):
+            raise Wrong(f"GET {path} is cut off after the handshake ({error})", _ASK_FOR_PAIR) from error
         raise Wrong(
             f"GET {path} is not answered ({type(error).__name__}: {error})",
             f"What listens on port {case.port} is no koinon coordinator, or it hangs, or the line is very slow. Ask "

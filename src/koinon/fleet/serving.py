@@ -329,7 +329,8 @@ def _offered(served: ServedRun) -> OfferedRun:
     _, job, _ = served.run.snapshot()
     size = 0 if job is None else job.model_bytes
     terms = served.run.terms
-    return OfferedRun(served.run.key, served.name, served.app, client_calls.state_of(served), size, size, terms.longest)
+    state = client_calls.state_of(served)
+    return OfferedRun(served.run.key, served.name, served.app, state, size, size, terms.longest, served.description)
 
 
 def _socket(host: str, port: int) -> socket.socket:
@@ -352,4 +353,3 @@ def _named(host: str) -> str:
     if host in ("0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
-
