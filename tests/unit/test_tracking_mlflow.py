@@ -119,9 +119,28 @@ def test_a_resumed_run_has_neither_a_hole_nor_a_double(server: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_run_that_is_tracked_late_is_tracked_whole(server: str, tmp_path: Path) -> None:
+def test_a_run_that_is_tracked_late_is_tracked_whole_even_if_that_breaks_off(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.store.tracking.rest_store import RestStore
+
+    own, sent = RestStore.log_batch, []
+
+    def only_one(self: Any, run_id: str, metrics: Any, params: Any, tags: Any) -> None:
+        """Take one request with metrics, and lose the connection in the next one."""
+        sent.append(len(metrics))
+        if sum(map(bool, sent)) > 1:
+            raise ConnectionError("reset by peer")
+        own(self, run_id, metrics, params, tags)
+
     fit([], tmp_path / "kept", rounds=400)
-    run = fit([kn.MLflow(server, "late")], tmp_path / "kept", rounds=401)  # more than MLflow takes in one call
+    with monkeypatch.context() as broken:
+        broken.setattr(RestStore, "log_batch", only_one)
+        fit([kn.MLflow(server, "late")], tmp_path / "kept", rounds=401)
+    assert "ConnectionError: reset by peer" in caplog.text
+    (tracked,) = runs(server, "late")
+    assert {len(pairs) for pairs in metrics(server, tracked).values()} == {200}  # whole rounds of five figures
+    run = fit([kn.MLflow(server, "late")], tmp_path / "kept", rounds=402)
     (tracked,) = runs(server, "late")
     assert metrics(server, tracked) == logged(run)
 

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,14 +82,18 @@ def test_every_figure_of_every_round_is_in_the_file(tmp_path: Path) -> None:
 def test_a_resumed_run_has_neither_a_hole_nor_a_double(tmp_path: Path) -> None:
     fit_cut_short([kn.TensorBoard(tmp_path / "runs")], tmp_path / "kept", after=4)
     assert [step for step, _ in scalars(only(tmp_path / "runs"))["train_loss"]] == [1, 2, 3]
+    time.sleep(1.1)  # or the second file has the name of the first one, and takes its place
     run = fit([kn.TensorBoard(tmp_path / "runs")], tmp_path / "kept", rounds=6)
+    assert len(list(only(tmp_path / "runs").iterdir())) == 2
     assert scalars(only(tmp_path / "runs")) == rounded(logged(run))
 
 
 def test_tensorboard_itself_reads_a_resumed_run_whole(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     fit_cut_short([kn.TensorBoard(tmp_path / "runs")], tmp_path / "kept", after=4)
+    time.sleep(1.1)  # or the second file has the name of the first one, and takes its place
     run = fit([kn.TensorBoard(tmp_path / "runs")], tmp_path / "kept", rounds=6)
+    assert len(list(only(tmp_path / "runs").iterdir())) == 2
     read = reader.EventAccumulator(str(only(tmp_path / "runs")))
     read.Reload()
     found = {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}

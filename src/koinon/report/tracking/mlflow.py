@@ -22,7 +22,7 @@ from koinon.report.tracking.sink import Sink, figures, label, missing
 
 RUN_TAG = "koinon.run"
 _MARK = "seconds"  # a figure that every round has
-_METRICS, _PARAMETERS, _VALUE = 1000, 100, 500  # what MLflow takes in one call, and of one value
+_METRICS, _VALUE = 1000, 500  # what MLflow takes in one request, and of one value
 _REACH_SECONDS = 5.0
 _SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
@@ -68,9 +68,8 @@ class MLflow(Sink):
             made = self._client.create_run(experiment, run_name=label(started), tags={RUN_TAG: started.run})
             self._run = made.info.run_id
         param = self._mlflow.entities.Param
-        parameters = [param(*pair) for pair in flat({"clients": started.clients, **started.identity})]
-        for first in range(0, len(parameters), _PARAMETERS):
-            self._client.log_batch(self._run, params=parameters[first : first + _PARAMETERS])
+        parameters = flat({"clients": started.clients, **started.identity})
+        self._client.log_batch(self._run, params=[param(*pair) for pair in parameters])
         known = {metric.step for metric in self._client.get_metric_history(self._run, _MARK)} if found else set()
         self.log([record for record in started.past if record.round not in known])
 
