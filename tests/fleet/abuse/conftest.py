@@ -4,6 +4,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,21 +18,38 @@ import scene
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Fleet]:
-    """A coordinator that serves the app beside this file."""
-    folder = tmp_path_factory.mktemp("abuse")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], scene.Scene]]:
+    """Starts a coordinator of the app beside this file and brings two parties into its run."""
     environment = {"PYTHONPATH": os.pathsep.join([*sys.path, str(HERE.parents[1])])}
-    with processes.Fleet(
-        folder, HERE / "app.py", serve=("--allow-origin", scene.ORIGIN), environment=environment
-    ) as fleet:
-        fleet.serve()
-        yield fleet
+    with ExitStack() as undo:
+
+        def started() -> scene.Scene:
+            folder = tmp_path_factory.mktemp("abuse")
+            serve = ("--allow-origin", scene.ORIGIN)
+            fleet = undo.enter_context(processes.Fleet(folder, HERE / "app.py", serve=serve, environment=environment))
+            fleet.serve()
+            return scene.Scene.of(fleet)
+
+        yield started
 
 
 @pytest.fixture(scope="session")
-def stage(fleet: processes.Fleet) -> scene.Scene:
-    """The run with its two honest parties."""
-    return scene.Scene.of(fleet)
+def _shared(stages: Callable[[], scene.Scene]) -> list[scene.Scene]:
+    return [stages()]
+
+
+@pytest.fixture
+def stage(_shared: list[scene.Scene], stages: Callable[[], scene.Scene]) -> scene.Scene:
+    """The run with its two honest parties; another where a test before has ended it, so that one fault is one failure."""
+    if not _shared[0].goes_on():
+        _shared[0] = stages()
+    return _shared[0]
+
+
+@pytest.fixture
+def own_stage(stages: Callable[[], scene.Scene]) -> scene.Scene:
+    """A run of this test alone, which may end it."""
+    return stages()
 
 
 @pytest.fixture
@@ -42,18 +60,18 @@ def round_(stage: scene.Scene) -> Iterator[scene.Round]:
 
 
 @pytest.fixture
-def guest(fleet: processes.Fleet) -> Iterator[Callable[..., bare.Party]]:
+def guest(stage: scene.Scene) -> Iterator[Callable[..., bare.Party]]:
     """Enrols further parties with a session; the operator revokes them at the end."""
     made: list[bare.Party] = []
     numbers = itertools.count()
 
     def enrolled(kind: str = "ed25519") -> bare.Party:
-        party = bare.Party(fleet.url, f"guest-{os.urandom(4).hex()}-{next(numbers)}", bare.Key(kind))
-        assert party.enrol(fleet.invite()).status == 200
+        party = bare.Party(stage.fleet.url, f"guest-{os.urandom(4).hex()}-{next(numbers)}", bare.Key(kind))
+        assert party.enrol(stage.fleet.invite()).status == 200
         made.append(party)
         assert party.begin().status == 200
         return party
 
     yield enrolled
     for party in made:
-        fleet.admin("POST", f"/v1/admin/clients/{party.client}/revoke")
+        stage.revoke(party)

@@ -93,7 +93,8 @@ class Scene:
                     sent = self.update(party, work).send()
                     assert sent.status in (200, 422, 410), sent
             time.sleep(0.02)
-        raise AssertionError(f"no round after {self.used}: {works}\n{self.state()}\n{self.fleet.story()}")
+        state = {**self.state(), "history": "..."}
+        raise AssertionError(f"no round after {self.used}: {works}\n{state}\n{self.fleet.story()[-2000:]}")
 
     def told(self, party: bare.Party) -> Mapping[str, Any]:
         """Return a party's work, with a new session if the old one is over."""
@@ -102,6 +103,14 @@ class Scene:
             assert party.begin().status == 200
             answer = party.work(self.key)
         return dict(answer.json)
+
+    def goes_on(self) -> bool:
+        """Whether the coordinator runs and its run is not over."""
+        return self.fleet.coordinator.alive and self.state()["state"] in ("training", "waiting")
+
+    def revoke(self, party: bare.Party) -> None:
+        """Revoke a party as the operator."""
+        self.fleet.admin("POST", f"/v1/admin/clients/{party.client}/revoke")
 
     def state(self) -> dict[str, Any]:
         """Return the run's status, as the operator sees it."""
