@@ -31,6 +31,7 @@ from koinon.store.run_directory import difference, short
 from koinon.tree import Tree
 
 _WAIT_SECONDS = 30
+_CHALLENGES = 5  # that may be lost one after the other
 _CODECS = ("float32", "bfloat16", "int8")
 
 
@@ -150,6 +151,16 @@ class Participant:
                 return self._ended(work)
 
     def _session(self) -> str:
+        """Return a session's token; a challenge that a lost answer used up, or a restart voided, is asked for anew."""
+        for _ in range(_CHALLENGES):
+            try:
+                return self._answered_challenge()
+            except Refusal as refusal:
+                if refusal.code != "challenge":
+                    raise
+        return self._answered_challenge()
+
+    def _answered_challenge(self) -> str:
         client = self._enrolled.client
         challenge = self._connection.call("POST", "/v1/challenge", {"client": client}, signed_in=False)["challenge"]
         signature = encoded(self._keep.key.sign(signed_text("session", client, challenge)))

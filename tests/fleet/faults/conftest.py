@@ -1,4 +1,4 @@
-"""What every fault needs: a folder with the app, and what an undisturbed run of it ends in."""
+"""What every fault needs: the app's file, and what an undisturbed run of it ends in."""
 
 from collections.abc import Callable
 from functools import cache
@@ -19,10 +19,10 @@ def app() -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(app: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Return the digest that ``koinon run`` gives for the app with these changes."""
+    """Return the digest that ``koinon run`` gives for the app with these changes and this environment."""
 
     @cache
-    def digest(*changes: str) -> str:
-        return simulated(app, tmp_path_factory.mktemp("simulation"), changes)
+    def digest(*changes: str, **environment: str) -> str:
+        return simulated(app, tmp_path_factory.mktemp("simulation"), changes, environment)
 
     return digest

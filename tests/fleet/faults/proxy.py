@@ -40,12 +40,16 @@ class Fault(Enum):
 class FaultyProxy:
     """Relays from ``port`` of 127.0.0.1 to ``upstream``; each request fails with ``probability`` in [0, 1].
 
-    ``seen`` counts the faults that were made.
+    Before that, the first request whose path holds a key of ``first`` fails so. ``seen`` counts the faults that were
+    made.
     """
 
-    def __init__(self, upstream: int, *, seed: int, probability: float) -> None:
+    def __init__(
+        self, upstream: int, *, seed: int = 0, probability: float = 0.0, first: Mapping[str, Fault] | None = None
+    ) -> None:
         self.upstream = upstream
         self.probability = probability
+        self.first = dict(first or {})
         self.seen: Counter[Fault] = Counter()
         self._draw = random.Random(seed)
         self._lock = threading.Lock()
@@ -66,11 +70,14 @@ class FaultyProxy:
 
     def fate(self, request: _Request) -> Fault | None:
         """Draw what happens to a request."""
-        possible = request.possible()
         with self._lock:
-            if self._draw.random() >= self.probability:
+            named = next((part for part in self.first if part in request.path), None)
+            if named is not None:
+                fault = self.first.pop(named)
+            elif self._draw.random() < self.probability:
+                fault = self._draw.choice(request.possible())
+            else:
                 return None
-            fault = self._draw.choice(possible)
             self.seen[fault] += 1
             return fault
 

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
 from koinon.errors import FleetError
 from koinon.fleet.connection import Connection, Reach
 
