@@ -5,7 +5,7 @@ const EPOCHS = 5;
 const LEARNING_RATE = 0.5;
 const HELD_OUT = 0.2; // the share of the last examples, kept for judging
 
-/** Return what `Participant.takePart` needs of a party; `text` has an example a line: two numbers and a label. */
+/** Return what `Participant.takePart` needs of a party; `text` has an example a line: measurements, then a label. */
 export function localPart(app, text) {
   const rows = parsed(text);
   const kept = rows.length - Math.floor(rows.length * HELD_OUT);
@@ -20,18 +20,18 @@ export function localPart(app, text) {
 }
 
 function parsed(text) {
-  return text.trim().split("\n").map((line, i) => {
-    const numbers = line.split(",").map(Number);
-    if (numbers.length !== 3 || !numbers.every(Number.isFinite)) {
-      throw new Error(`Line ${i + 1} of the examples must be three numbers with commas between; found "${line}".`);
+  const lines = text.trim().split("\n").map((line) => line.split(",").map(Number));
+  return lines.map((numbers, i) => {
+    if (numbers.length < 2 || numbers.length !== lines[0].length || !numbers.every(Number.isFinite)) {
+      throw new Error(`Line ${i + 1} of the examples must be numbers with commas between, as many as in line 1.`);
     }
-    return { x: numbers.slice(0, 2), y: numbers[2] };
+    return { x: numbers.slice(0, -1), y: numbers.at(-1) };
   });
 }
 
 /** Descend the mean loss of all examples for some epochs; return the change of the model, and metric sums. */
 function train(model, rows) {
-  const before = parameters(model);
+  const before = parameters(model, rows);
   let now = before;
   let seen = 0;
   for (let epoch = 0; epoch < EPOCHS; epoch++) {
@@ -59,15 +59,17 @@ function train(model, rows) {
 
 /** Return metric sums over the held-out examples. */
 function evaluate(model, rows) {
-  const now = parameters(model);
+  const now = parameters(model, rows);
   const logits = rows.map((row) => predicted(now, row));
   const right = rows.filter((row, i) => logits[i] > 0 === row.y > 0.5).length;
   const total = rows.reduce((sum, row, i) => sum + loss(logits[i], row.y), 0);
   return { tensors: { "metrics.accuracy": right, "metrics.examples": rows.length, "metrics.loss": total }, weight: 1 };
 }
 
-function parameters(model) {
-  return { weight: Array.from(model["params.weight"].data), bias: model["params.bias"].data[0] };
+function parameters(model, rows) {
+  const weight = Array.from(model["params.weight"].data);
+  if (rows.some(({ x }) => x.length !== weight.length)) throw new Error(`The model takes ${weight.length} measurements.`);
+  return { weight, bias: model["params.bias"].data[0] };
 }
 
 function predicted({ weight, bias }, { x }) {

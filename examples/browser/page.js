@@ -29,8 +29,10 @@ async function takePart({ link, name, app, examples, p256 }) {
     if (kind === "committed") sent.push({ round: work.round, purpose: work.purpose, root });
     log(kind === "committed" ? `${what}: sent, with weight ${weight}` : `${what}: not sent. ${error.message}`);
   });
-  if (last.state === "cancelled") return "The run was cancelled.";
-  return `Finished: ${last.stopped}. Digest ${last.digest}. ${await checked(participant, run, sent)}`;
+  const receipts = await checked(participant, run, sent);
+  await participant.leave(run.run, last);
+  const ended = last.state === "finished" ? "Finished" : `The run was ${last.state}`;
+  return `${ended}: ${last.stopped}. ${last.digest ? `Digest ${last.digest}. ` : ""}${receipts}`;
 }
 
 /** Return in words whether the coordinator's receipts hold what this page sent. */

@@ -75,10 +75,15 @@ export class Participant {
   }
 
   /** Wait for work newer than `since`; null when nothing came. */
-  async work(run, since) {
-    const path = `/v1/runs/${run}/work?since=${since}&wait=${WAIT_SECONDS}`;
+  async work(run, since, wait = WAIT_SECONDS) {
+    const path = `/v1/runs/${run}/work?since=${since}&wait=${wait}`;
     const work = await this.#call("GET", path, { seconds: WAIT_SECONDS + ANSWER_SECONDS });
     return work.serial === undefined ? null : work;
+  }
+
+  /** Say that this client has all it wants of a run that is over with `work`: the coordinator may stop serving. */
+  async leave(run, work) {
+    await this.work(run, work.serial, 0);
   }
 
   /** Return the bytes of a blob, fetched piece by piece and checked against its name. */
@@ -166,8 +171,8 @@ export class Participant {
       const work = await this.work(run, since);
       if (!work) continue;
       since = work.serial;
-      if (work.state === "finished" || work.state === "cancelled") return work;
       if (work.state === "train" || work.state === "evaluate") tell(await this.#answer(run, work, local, chunkBytes));
+      else if (work.state !== "idle") return work; // finished, cancelled or failed
     }
   }
 
@@ -186,17 +191,17 @@ export class Participant {
     }
   }
 
-  /** Call with a session, and once more with a new one when the coordinator no longer knows it. */
+  /** Call with a session, and with a new one when the coordinator no longer knows it. */
   async #call(method, path, options = {}) {
-    for (let attempt = 0; ; attempt++) {
+    return again(["session"], async () => {
       this.#session ??= await this.#newSession();
       try {
         return await call(this.url, method, path, { ...options, token: this.#session });
       } catch (error) {
-        if (error.status !== 401 || attempt === 1) throw error;
-        this.#session = null;
+        if (error.code === "session") this.#session = null;
+        throw error;
       }
-    }
+    });
   }
 
   async #newSession() {

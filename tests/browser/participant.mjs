@@ -1,10 +1,11 @@
 // Drive examples/browser/participant.html in Chromium: one browser context a party, as one browser a party would be.
 //
 // Reads a scenario as JSON from standard input, writes what each party saw as JSON to standard output:
-// {"url", "seconds", "parties": [{"link", "name", "app", "examples", "p256", "reload", "greeting"}]}
+// {"url", "seconds", "parties": [{"link", "name", "app", "examples", "p256", "reload", "again", "greeting"}]}
 // -> [{"status", "log", "console", "asked", "greeted"}]
 //
-// With "reload", the page is loaded anew after that line of its log. With "greeting", a party only sends those words to
+// With "reload", the page is loaded anew after that line of its log. With "again", the party opens it in a second tab
+// after that line, "older" is what the first tab shows then, and the rest is of the second. With "greeting", a party only sends those words to
 // the other one in the first round, and "greeted" is what it received.
 
 import { createRequire } from "node:module";
@@ -42,10 +43,20 @@ async function visit(party) {
     await page.reload();
     await take(page, party);
   }
-  const ended = page.locator("#status", { hasText: /^(Finished|Stopped|The run was)/ });
-  await ended.waitFor().catch((error) => seen.console.push(String(error)));
+  if (party.again) {
+    await page.locator("#log li", { hasText: party.again }).waitFor();
+    const second = await context.newPage();
+    await take(second, party);
+    return { ...(await ended(second, seen)), older: (await ended(page, seen)).status };
+  }
+  return { ...(await ended(page, seen)), ...seen };
+}
+
+async function ended(page, seen) {
+  const last = page.locator("#status", { hasText: /^(Finished|Stopped|The run was)/ });
+  await last.waitFor().catch((error) => seen.console.push(String(error)));
   const status = await page.locator("#status").textContent();
-  return { status, log: await page.locator("#log li").allTextContents(), ...seen };
+  return { status, log: await page.locator("#log li").allTextContents() };
 }
 
 async function take(page, { link, name, app, examples, p256 }) {

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from fleet.processes import Fleet
 from koinon.cli.app_file import load
 from koinon.data.dataset import FederatedDataset
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
+PAGE = Path(__file__).parents[2] / "examples" / "browser"
+SMALL = PAGE / "app.py"
+WIDE = Path(__file__).with_name("wide_app.py")
 DRIVER = Path(__file__).with_name("participant.mjs")
 UNRELIABLE = Path(__file__).with_name("unreliable.mjs")
 SECONDS = 90
@@ -46,7 +49,7 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 @pytest.fixture
 def page() -> Iterator[str]:
     """Serve the example's folder and return the page's address: another origin than the coordinator's."""
-    handler = functools.partial(_Quiet, directory=str(EXAMPLE))
+    handler = functools.partial(_Quiet, directory=str(PAGE))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -62,31 +65,38 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(scope="module")
-def app() -> kn.App:
-    return load(EXAMPLE / "app.py")
+@dataclass(frozen=True)
+class Example:
+    """An app with what its parties hold."""
+
+    file: Path
+    app: kn.App
+    data: FederatedDataset
 
 
-@pytest.fixture(scope="module")
-def data(app: kn.App) -> FederatedDataset:
-    """Return the made-up parties; like the page's, the last fifth of each one's examples is held out."""
+@functools.cache
+def example(file: Path) -> Example:
+    """Return an app and its made-up parties; like the page's, the last fifth of each one's examples is held out."""
+    app = load(file)
     parties = app.clients()
     x, y = (np.concatenate([pair[i] for pair in parties.values()]) for i in (0, 1))
     sizes = np.asarray([len(pair[1]) for pair in parties.values()])
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    return FederatedDataset(x, y, tuple(parties), np.arange(len(x), dtype=np.int32), offsets, sizes // 5)
+    rows = np.arange(len(x), dtype=np.int32)
+    return Example(file, app, FederatedDataset(x, y, tuple(parties), rows, offsets, sizes // 5))
 
 
-def fleet(folder: Path, origin: str, *, tls: bool = False) -> Fleet:
-    return Fleet(folder, EXAMPLE / "app.py", tls=tls, serve=("--allow-origin", origin, "--stay"))
+def fleet(folder: Path, origin: str, *options: str, file: Path = SMALL, tls: bool = False) -> Fleet:
+    return Fleet(folder, file, tls=tls, serve=("--allow-origin", origin, "--chunk-bytes", "1024", *options))
 
 
 def origin_of(page: str) -> str:
     return page.removesuffix("/participant.html")
 
 
-def party(fleet: Fleet, data: FederatedDataset, name: str, **more: Any) -> dict[str, Any]:
+def party(fleet: Fleet, name: str, file: Path = SMALL, **more: Any) -> dict[str, Any]:
     """Return what one party's page is filled with."""
+    data = example(file).data
     start, stop = data.offsets[data.names.index(name) :][:2]
     rows = [",".join(map(str, [*map(float, data.x[i]), int(data.y[i])])) for i in range(start, stop)]
     own = {"link": fleet.invite(name), "name": name, "app": "", "p256": False}
@@ -115,49 +125,55 @@ def visits(page: str, *parties: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "tls"),
-    [((False, False), False), ((True, True), False), ((False, True), True)],
-    ids=["Ed25519", "P-256", "both over TLS"],
+    ("file", "pieces", "kinds", "tls"),
+    [(SMALL, 1, (False, False), False), (SMALL, 1, (True, True), False), (WIDE, 3, (False, True), True)],
+    ids=["Ed25519", "P-256", "both, in pieces, over TLS"],
 )
 def test_pages_train_to_the_end_as_the_simulation_does(
-    page: str, tmp_path: Path, app: kn.App, data: FederatedDataset, kinds: tuple[bool, bool], tls: bool
+    page: str, tmp_path: Path, file: Path, pieces: int, kinds: tuple[bool, bool], tls: bool
 ) -> None:
-    with fleet(tmp_path, origin_of(page), tls=tls) as running:
+    names, rounds = example(file).data.names, example(file).app.stop.rounds
+    with fleet(tmp_path, origin_of(page), "--stay", file=file, tls=tls) as running:
         running.serve()
-        parties = [party(running, data, name, p256=p256) for name, p256 in zip(data.names, kinds, strict=True)]
+        parties = [party(running, name, file, p256=p256) for name, p256 in zip(names, kinds, strict=True)]
         seen = visits(page, *parties)
         digest = running.finishes(30)
         status = running.admin("GET", "/v1/admin/status")
-    rounds = app.stop.rounds
-    for one, p256 in zip(seen, kinds, strict=True):
-        assert one["status"].startswith("Finished: ") and digest in one["status"], one
-        kept = [f"round {i}, {purpose}: sent" for i in range(1, rounds + 1) for purpose in ("train", "evaluate")]
-        assert [line[: len(want)] for line, want in zip(one["log"], kept, strict=True)] == kept
+    wanted = [
+        f"round {i}, {purpose}: sent, with weight" for i in range(1, rounds + 1) for purpose in ("train", "evaluate")
+    ]
+    for one in seen:
+        assert one["status"].startswith("Finished: ")
+        assert one["status"].endswith(
+            f"Digest {digest}. All {2 * rounds} answers of this page are in the signed receipts."
+        )
+        assert [line.rpartition(" ")[0] for line in one["log"]] == wanted
         assert one["console"] == []
-        assert any(call["range"] for call in one["asked"])
-    assert {(c["name"], c["kind"]) for c in status["clients"]} == {
-        (name, "p256" if p256 else "ed25519") for name, p256 in zip(data.names, kinds, strict=True)
-    }
+        assert len({call["range"] for call in one["asked"]} - {None}) == pieces
+        assert len({call["path"].rpartition("/")[2] for call in one["asked"] if call["method"] == "PUT"}) == pieces
+    kinds_of = {name: "p256" if p256 else "ed25519" for name, p256 in zip(names, kinds, strict=True)}
+    assert {client["name"]: client["kind"] for client in status["clients"]} == kinds_of
     found = status["runs"][0]
-    assert {client["name"]: client["rounds_done"] for client in found["clients"]} == dict.fromkeys(data.names, rounds)
-    assert_as_simulated(found, app, data)
+    assert {client["name"]: client["rounds_done"] for client in found["clients"]} == dict.fromkeys(names, rounds)
+    assert_as_simulated(found, file)
 
 
-def assert_as_simulated(found: dict[str, Any], app: kn.App, data: FederatedDataset) -> None:
+def assert_as_simulated(found: dict[str, Any], file: Path) -> None:
     """Assert that a run went as ``koinon run`` would have gone, but for how JavaScript rounds."""
-    alike = kn.fit(app.model, data, app.algorithm, stop=app.stop, progress=False).history.rows()
+    app = example(file).app
+    alike = kn.fit(app.model, example(file).data, app.algorithm, stop=app.stop, progress=False).history.rows()
     assert [(row["cohort"], row["refused"], row["lost"]) for row in found["history"]] == [(2, {}, {})] * len(alike)
     for ours, theirs in zip(alike, found["history"], strict=True):
         for figure in ("train_loss", "loss", "accuracy"):
             assert theirs[figure] == pytest.approx(ours[figure], abs=1e-5), (figure, ours, theirs)
-    assert found["history"][-1]["loss"] < 0.7 * found["history"][0]["loss"]
+    assert found["history"][-1]["train_loss"] < 0.7 * found["history"][0]["train_loss"]
 
 
-def test_a_reloaded_page_goes_on_as_the_same_client(page: str, tmp_path: Path, data: FederatedDataset) -> None:
-    with fleet(tmp_path, origin_of(page)) as running:
+def test_a_reloaded_page_goes_on_as_the_same_client(page: str, tmp_path: Path) -> None:
+    with fleet(tmp_path, origin_of(page), "--stay") as running:
         running.serve()
-        reloaded = party(running, data, "lyon", reload="round 2, train")
-        seen = visits(page, party(running, data, "paris"), reloaded)
+        reloaded = party(running, "lyon", reload="round 2, train")
+        seen = visits(page, party(running, "paris"), reloaded)
         running.finishes(30)
         status = running.admin("GET", "/v1/admin/status")
     assert all(one["status"].startswith("Finished") for one in seen), seen
@@ -166,12 +182,21 @@ def test_a_reloaded_page_goes_on_as_the_same_client(page: str, tmp_path: Path, d
     assert sum(call["path"] == "/v1/enrol" for call in seen[1]["asked"]) == 1
 
 
-def test_the_browser_refuses_a_page_from_an_origin_that_is_not_on_the_list(
-    page: str, tmp_path: Path, data: FederatedDataset
+def test_a_second_tab_of_a_party_ends_the_first_and_the_coordinator_ends_with_the_run(
+    page: str, tmp_path: Path
 ) -> None:
+    with fleet(tmp_path, origin_of(page)) as running:
+        running.serve()
+        seen, _ = visits(page, party(running, "lyon", again="round 1, train"), party(running, "paris"))
+        assert running.coordinator.wait(10) == 0, "both have said goodbye, so it need not wait for 30 s"
+    assert seen["older"].startswith("Stopped. Another process has begun a session with this client's key.")
+    assert seen["status"].startswith("Finished")
+
+
+def test_the_browser_refuses_a_page_from_an_origin_that_is_not_on_the_list(page: str, tmp_path: Path) -> None:
     with fleet(tmp_path, "http://127.0.0.1:9") as running:
         running.serve()
-        [seen] = visits(page, party(running, data, "paris"))
+        [seen] = visits(page, party(running, "paris"))
         status = running.admin("GET", "/v1/admin/status")
     assert "cannot be called from this page" in seen["status"]
     assert f"--allow-origin {origin_of(page)}" in seen["status"]
@@ -180,37 +205,34 @@ def test_the_browser_refuses_a_page_from_an_origin_that_is_not_on_the_list(
     assert status["invitations_open"] >= 1
 
 
-def test_a_page_refuses_an_app_it_was_not_made_for(page: str, tmp_path: Path, data: FederatedDataset) -> None:
+def test_a_page_refuses_an_app_it_was_not_made_for(page: str, tmp_path: Path) -> None:
     with fleet(tmp_path, origin_of(page)) as running:
         running.serve()
-        [seen] = visits(page, party(running, data, "paris", app="0" * 64))
+        [seen] = visits(page, party(running, "paris", app="0" * 64))
         run = running.run()
     assert f"made for app {'0' * 64}, and the run is of {run['app']}" in seen["status"]
     assert run["clients"] == []
 
 
-def test_two_pages_exchange_signed_messages(page: str, tmp_path: Path, data: FederatedDataset) -> None:
+def test_two_pages_exchange_signed_messages(page: str, tmp_path: Path) -> None:
     with fleet(tmp_path, origin_of(page)) as running:
         running.serve()
-        paris = party(running, data, "paris", greeting="from paris: κοινόν")
-        lyon = party(running, data, "lyon", greeting="from lyon", p256=True)
+        paris = party(running, "paris", greeting="from paris: κοινόν")
+        lyon = party(running, "lyon", greeting="from lyon", p256=True)
         to_paris, to_lyon = (seen["greeted"] for seen in visits(page, paris, lyon))
     assert sorted((to_paris.pop("number"), to_lyon.pop("number"))) == [1, 2]
     assert to_paris == {"from": "lyon", "words": "from lyon", "signed": True, "forged": False}
     assert to_lyon == {"from": "paris", "words": "from paris: κοινόν", "signed": True, "forged": False}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_network_that_loses_and_damages_changes_nothing(
-    tmp_path: Path, app: kn.App, data: FederatedDataset, seed: int
-) -> None:
-    with fleet(tmp_path, "http://127.0.0.1:9") as running:
+@pytest.mark.parametrize("first", [0, 5])
+def test_a_network_that_loses_and_damages_changes_nothing(tmp_path: Path, first: int) -> None:
+    with fleet(tmp_path, "http://127.0.0.1:9", "--stay", file=WIDE) as running:
         running.serve()
-        parties = [party(running, data, name) for name in data.names]
-        scenario = {"folder": str(EXAMPLE), "seed": seed, "parties": parties}
-        seen = node(UNRELIABLE, scenario)
+        parties = [party(running, name, WIDE) for name in example(WIDE).data.names]
+        seen = node(UNRELIABLE, {"folder": str(PAGE), "first": first, "parties": parties})
         running.finishes(30)
         found = running.run()
-    assert all(one["last"]["state"] == "finished" for one in seen["parties"]), seen
+    assert [one["last"]["state"] for one in seen["parties"]] == ["finished"] * 2, seen
     assert all(count > 0 for count in seen["faults"].values()), seen["faults"]
-    assert_as_simulated(found, app, data)
+    assert_as_simulated(found, WIDE)
