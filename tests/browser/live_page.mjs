@@ -189,7 +189,7 @@ scenario("everything of a run is shown", async () => {
   const page = await watching();
   for (const words of ["heart", "training", "Waits for: 2 of 3 updates of round 9: lyon, nice", "Round 8 of 100",
     /Round 9, training: 1 of 3 arrived, attempt 2, (41|40|39) s left/, "fedavg · run r-1c20 · app 0123456789ab",
-    "late: nothing came within 60 s", "params.dense.kernel, params.dense.bias", "1.25 MB/s", "4.1 MB", "8.25 MB",
+    "late: nothing came within 60 s", "Lower the learning rate", "params.dense.kernel, params.dense.bias", "1.25 MB/s", "4.1 MB", "8.25 MB",
     /1[2-4] s ago/, "1.1 s", "1 h 2 min", "0.1.0"]) await shows(page, words);
   const charts = page.locator(".curves svg[role=img]");
   assert.equal(await charts.count(), 2);
@@ -198,6 +198,8 @@ scenario("everything of a run is shown", async () => {
   assert.deepEqual(await page.locator(".curves .legend").nth(1).locator("li").allInnerTexts(),
     ["training 0.8625", "held-out 0.8125", "worst client 0.7625"]);
   await shows(page, "shaded: clients' mean ± standard deviation");
+  const names = await page.getByRole("table", { name: "3 clients" }).getByRole("rowheader").allInnerTexts();
+  assert.deepEqual(names, ["lyon", "nice", "paris"], "by name, whoever came first");
   const left = await page.getByRole("table", { name: "2 updates are missing" }).getByRole("row").allInnerTexts();
   assert.deepEqual(left.map((row) => row.split(/\s+/).slice(0, 3).join(" ")), ["round client what", "6 lyon refused", "5 nice lost"]);
   await page.getByText("Every round's figures").click();
@@ -442,6 +444,24 @@ scenario("statuses leave the focus, an opened table and the place on the page al
   const everyRound = page.getByRole("table", { name: "Every round" }).getByRole("row");
   await until("a row for each round", async () => (await everyRound.count()) === 12);
   assert.ok(await page.evaluate(() => window.rows.filter((row) => row.isConnected).length > 10), "rows are kept");
+  return page;
+});
+
+scenario("the Tab key reaches everything that can be done", async () => {
+  const page = await watching();
+  const reached = [];
+  for (let i = 0; i < 40; i += 1) {
+    await page.keyboard.press("Tab");
+    const name = await page.evaluate(() => {
+      const { tagName, textContent, ariaLabel } = document.activeElement;
+      return tagName === "BODY" ? null : `${ariaLabel ?? textContent}`.split(/[.,]/)[0];
+    });
+    if (name === null) break;
+    reached.push(name);
+  }
+  assert.deepEqual(reached, ["Hold still", "Pause", "Cancel…", "Loss over rounds", "Accuracy over rounds", "Clients",
+    "Left out of a round", "Every round's figures", "Everybody who has enrolled", "Revoke lyon", "Revoke nice",
+    "Revoke paris", "Forget the token"]);
   return page;
 });
 

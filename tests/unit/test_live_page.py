@@ -20,6 +20,7 @@ from koinon.core.events import RoundRecord
 from koinon.report.axes import axis
 from koinon.report.figures import metrics, number, seconds_text, spelt
 from koinon.report.live_page import content_security_policy, live_page
+from koinon.report.progress import REFUSED, REMEDY
 from koinon.report.style import PALETTE
 
 _ROOT = Path(__file__).parents[2]
@@ -104,6 +105,10 @@ def test_the_script_never_turns_text_into_markup_nor_keeps_the_token_longer_than
 def test_the_page_is_the_same_for_everybody_and_shares_the_colours_of_the_reports() -> None:
     assert live_page() == live_page()
     assert PALETTE in live_page()
+
+
+def test_a_refusal_is_explained_in_the_words_of_the_reports() -> None:
+    assert f'"{REFUSED}"' in live_page() and f'"{REMEDY}"' in live_page()
 
 
 def test_every_control_has_a_name_and_news_is_spoken(parsed: Parsed) -> None:

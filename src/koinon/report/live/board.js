@@ -4,8 +4,12 @@ const ROUNDS = 200; // of a table
 const CLIENTS = 200;
 const TROUBLE = ["failed", "refused", "late", "asked"];
 const OVER = new Set(["finished", "cancelled", "failed"]);
+const REFUSED = "an update that is not finite or too large to add"; // the words of the reports
+const REMEDY = "Lower the learning rate, scale the inputs, or put Clip into the channel.";
 const PURPOSES = { train: "training", evaluate: "evaluation" };
 
+const alphabet = new Intl.Collator("en", { numeric: true }); // site-2 before site-10
+const byName = (parties) => parties.toSorted((a, b) => alphabet.compare(a.name, b.name));
 const ago = (value, elapsed) => (typeof value === "number" ? `${ticking(value + elapsed)} ago` : "not yet");
 const reasonText = (value) => (Array.isArray(value) ? value.join(", ") : value);
 
@@ -28,7 +32,7 @@ function board(control) {
     ]);
     none.hidden = all.length > 0;
     keep(runs, all.map((run) => ({ run, elapsed })), ({ run }) => run.run, ({ run }) => runView(run, control));
-    parties.show(known.map((party) => partyRow(party, elapsed, control)));
+    parties.show(byName(known).map((party) => partyRow(party, elapsed, control)));
   }
   return { root, show };
 }
@@ -132,7 +136,7 @@ function runButtons(control) {
 
 // Large cohorts are cut to those in trouble first; the words typed into the field choose among all.
 function clientsView() {
-  const head = ["client", "state", "last heard", "examples", "rounds done", "last round", "upload", "received from it", "sent to it", "last error"];
+  const head = ["client", "state", "last heard", "examples", "rounds done", "last round", "upload speed", "uploaded", "downloaded", "last error"];
   const rows = table("Clients", head, [1, 9]);
   const field = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
   const search = make("label", { class: "row" }, "Find a client", field);
@@ -148,7 +152,7 @@ function clientsView() {
     const rank = (client) => (TROUBLE.includes(client.standing) ? TROUBLE.indexOf(client.standing) : TROUBLE.length);
     const kept = found.length <= CLIENTS ? found : found.toSorted((a, b) => rank(a) - rank(b)).slice(0, CLIENTS);
     const said = kept.length < all.length ? `${kept.length} of ${count(all.length, "client")}` : count(all.length, "client");
-    rows.show(kept.map((client) => clientRow(client, elapsed)), said);
+    rows.show(byName(kept).map((client) => clientRow(client, elapsed)), said);
     root.hidden = all.length === 0;
   }
   field.addEventListener("input", () => show(...last));
@@ -181,10 +185,11 @@ function leftOut(history) {
 function roundsView() {
   const out = table("Left out of a round", ["round", "client", "what", "reason"], [1, 2, 3]);
   const title = make("h3", {}, "Left out of a round");
+  const remedy = make("p", {}, `A client is refused in a round in which it sends ${REFUSED}. ${REMEDY}`);
   const everyRound = make("div", { class: "tall" });
   let last = [[], []];
   const figures = folded("Every round's figures", everyRound, () => fillRounds(everyRound, ...last));
-  const root = make("div", {}, title, out.root, figures.root);
+  const root = make("div", {}, title, remedy, out.root, figures.root);
   out.root.classList.add("tall", "by-round");
   return {
     root,
@@ -193,6 +198,7 @@ function roundsView() {
       const rows = leftOut(history);
       const most = rows.slice(0, ROUNDS);
       title.hidden = rows.length === 0;
+      remedy.hidden = !rows.some((row) => row.kind === "refused");
       out.show(most, rows.length > most.length ? `The last ${most.length}` : count(rows.length, "update is missing", "updates are missing"));
       root.hidden = history.length === 0;
       figures.refresh();
