@@ -59,7 +59,7 @@ async def read_record(request: Request, kind: type[Shape], most: int = CONTROL_B
     except TimeoutError as error:
         raise Refusal(408, "slow", f"The body did not arrive within {_CONTROL_SECONDS:g} s.") from error
     try:
-        return record(kind, json.loads(bytes(data) or b"{}"))
+        return record(kind, json.loads(data.decode() or "{}"))
     except (ValueError, RecursionError) as error:
         raise Refusal(422, "malformed", "The body must be a JSON object.") from error
 

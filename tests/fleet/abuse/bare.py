@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,9 +58,12 @@ def call(
     if body is not None and not isinstance(body, bytes):
         body, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
     try:
-        connection.request(method, path, body, {**sent, **(headers or {})})
+        with suppress(BrokenPipeError):  # the other side has heard enough and may have said why
+            connection.request(method, path, body, {**sent, **(headers or {})})
         answer = connection.getresponse()
         return Answer(answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()})
+    except ConnectionError:
+        return Answer(0, b"", {})  # it closed the connection
     finally:
         connection.close()
 
