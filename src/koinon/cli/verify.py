@@ -60,6 +60,7 @@ class Sent:
 
     round: int
     purpose: Purpose
+    model: str
     commit: Commit
 
 
@@ -208,7 +209,7 @@ def _sent_of(line: Mapping[str, Any]) -> Sent:
     commit = Commit(
         root=line["root"], length_bytes=line["bytes"], weight=line["weight"], signature=decoded(line["signature"])
     )
-    return Sent(int(line["round"]), Purpose(line["purpose"]), commit)
+    return Sent(int(line["round"]), Purpose(line["purpose"]), line["model"], commit)
 
 
 def _end_of(told: list[dict[str, Any]]) -> End | None:
@@ -245,6 +246,9 @@ def _chain(evidence: Evidence, receipts: list[Sealed]) -> Iterator[Point]:
     findings = check_chain(evidence.opening, receipts, evidence.keys)
     for finding in findings:
         yield Point(Standing.BROKEN, f"the receipt of round {finding.round}: {finding.what}")
+    if receipts:
+        last = receipts[-1].receipt.digest()
+        yield Point(Standing.UNKNOWN, f"that everybody was told the same: compare your last receipts, here {last}")
     if receipts and not findings:
         signed = sum(e.commit is not None for s in receipts for purpose in _ASKED for e in s.receipt.asked(purpose))
         yield Point(
@@ -262,18 +266,19 @@ def _length(evidence: Evidence, receipts: list[Sealed]) -> Iterator[Point]:
 
 def _sent(own: Own, receipts: list[Sealed]) -> Iterator[Point]:
     """Compare what a participant committed with what the receipts say of it, both ways."""
-    made: dict[tuple[int, Purpose], list[Commit]] = {}
+    made: dict[tuple[int, Purpose], list[tuple[str, Commit]]] = {}
     for sent in own.sent:  # twice in a round that the coordinator lost to a power cut
-        made.setdefault((sent.round, sent.purpose), []).append(sent.commit)
+        made.setdefault((sent.round, sent.purpose), []).append((sent.model, sent.commit))
     counted = listed = later = 0
     for (number, purpose), commits in made.items():
         if number > len(receipts):
             later += 1
             continue
-        entry = _entry(receipts[number - 1].receipt, purpose, own.client)
+        receipt = receipts[number - 1].receipt
+        entry = _entry(receipt, purpose, own.client)
         if entry is None:
             yield _of_round(number, purpose, "this client committed, and the receipt does not list it")
-        elif entry.commit is not None and entry.commit not in commits:
+        elif entry.commit is not None and (receipt.model(purpose), entry.commit) not in commits:
             yield _of_round(number, purpose, "the receipt lists another commit of this client than it made")
         elif entry.accepted:
             counted += 1

@@ -144,6 +144,10 @@ class Receipt:
         """Return those who were asked to train, or to evaluate."""
         return self.train if purpose is Purpose.TRAIN else self.evaluate
 
+    def model(self, purpose: Purpose) -> str:
+        """Return the blob that was trained from, or judged."""
+        return self.model_before if purpose is Purpose.TRAIN else self.variables
+
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as JSON."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -236,7 +240,7 @@ def check_chain(
         wrong = [*_links(opening, place, before, receipt), *_signatures(receipt, known)]
         if not sealed.signed_by(opening.coordinator):
             wrong.insert(0, "the signature is not the coordinator's")
-        found += [Finding(receipt.round, what) for what in wrong]
+        found += [Finding(receipt.round, what) for what in dict.fromkeys(wrong)]
         before = receipt
     return tuple(found)
 
