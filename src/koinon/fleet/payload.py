@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
 from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.types import Context, Metrics, Payload
-from koinon.errors import FormatError
+from koinon.errors import FormatError, StoreError
 from koinon.fleet.deferred import Deferred
 from koinon.fleet.spool import Upload
 from koinon.metrics import EXAMPLES
@@ -127,30 +130,58 @@ class Received:
         return dict(sorted(found.items()))
 
 
-def total(expected: Expected, received: Sequence[Received], seen: Callable[[str, Array], None]) -> Tree:
-    """Return the exact integer total; ``seen`` is told each leaf's, perhaps more than once.
+def total(expected: Expected, received: Sequence[Received], seen: Seen) -> Tree:
+    """Return the exact integer total; ``seen`` is told all of it, block by block, perhaps more than once.
 
-    Without a channel each leaf is summed when it is asked for, and not before.
+    Without a channel a block is summed when it is asked for, and not before.
     """
     if not expected.leaves or not received:
         return {}
     if expected.algorithm.channel:
         whole = _summed((part.value(expected) for part in received), [part.weight for part in received])
         for name, summed in tree.items(whole):
-            seen(name, summed)
+            seen(name, 0, summed.reshape(-1))
         return whole
-    layouts = [{t.name: t for t in part.upload.layout().tensors} for part in received]
-
-    def leaf(name: str, shape: tuple[int, ...]) -> Array:
-        into = np.zeros(shape, np.int64)
-        for part, stored in zip(received, layouts, strict=True):
-            exact.accumulate(into, part.upload.read(stored[_UPDATE + name]), part.weight)
-        seen(name, into)
-        return into
-
+    files = [_File(part) for part in received]
     names = iter(tree.names(expected.structure))
-    deferred = (Deferred(leaf, (name, expected.leaves[name][1])) for name in names)
-    return tree.fill(expected.structure, deferred)
+    leaves = (Deferred(expected.leaves[name][1], partial(_block, files, seen, name)) for name in names)
+    return tree.fill(expected.structure, leaves)
+
+
+class Seen(Protocol):
+    """Someone who watches a total."""
+
+    def __call__(self, name: str, start: int, block: Array) -> None:
+        """Take the flat leaf's int64 elements from ``start`` on; they are not changed later."""
+
+
+class _File:
+    """An update's file, open for as long as it is read."""
+
+    def __init__(self, part: Received) -> None:
+        self.weight = part.weight
+        self._starts = {t.name: t.start for t in part.upload.layout().tensors}
+        self._file = os.open(part.upload.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, name: str, part: slice) -> Array:
+        """Return some elements of a float32 leaf."""
+        out = np.empty(part.stop - part.start, np.float32)
+        if (
+            out.nbytes
+            and os.preadv(self._file, [out.view(np.uint8).data], self._starts[_UPDATE + name] + 4 * part.start)
+            != out.nbytes
+        ):
+            raise StoreError("An update's file was cut short while it was read.")
+        return out
+
+
+def _block(files: Sequence[_File], seen: Seen, name: str, part: slice) -> Array:
+    into = np.zeros(part.stop - part.start, np.int64)
+    for file in files:
+        exact.accumulate(into, file.read(name, part), file.weight)
+    seen(name, part.start, into)
+    return into
 
 
 def _summed(values: Any, weights: Sequence[int]) -> Tree:

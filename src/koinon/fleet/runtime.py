@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ from koinon.fleet.chain import Models, ReceiptChain
 from koinon.fleet.ledger import RoundRow
 from koinon.fleet.payload import Expected, total
 from koinon.fleet.run import FleetRun, Settled, StageJob
-from koinon.fleet.signatures import digest
+from koinon.fleet.total_digest import TotalDigest
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
 from koinon.round.stopping import Stop
@@ -38,8 +38,8 @@ class FleetRuntime:
         self._written = _Written(run.ledger.blobs)
         self._expected: dict[Purpose, Expected] = {}
         self._stages: dict[Purpose, tuple[StageJob, Settled]] = {}  # of the round that is open
-        self._sums: dict[str, Future[str]] = {}  # digests of the total's leaves
-        self._hashing, self._syncing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._sums = TotalDigest()
+        self._syncing = ThreadPoolExecutor(1)
         self._last = ""  # the blob of the server's state before this round
 
     # Runtime
@@ -64,12 +64,12 @@ class FleetRuntime:
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)
         accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
-        self._sums = {}
-        return Partial(total(expected, accepted, self._summed), sum(part.weight for part in accepted), rows)
+        self._sums = TotalDigest()
+        return Partial(total(expected, accepted, self._sums), sum(part.weight for part in accepted), rows)
 
     def close(self) -> None:
         """Let what is written in the background finish."""
-        self._hashing.shutdown()
+        self._sums.result()
         self._syncing.shutdown()
 
     # Journal
@@ -82,13 +82,14 @@ class FleetRuntime:
         after = Models(
             self._written(server.broadcast(checkpoint.server)), self._written(server.variables(checkpoint.server))
         )
-        aggregate = self._aggregate()
+        aggregate = self._sums.result()
         receipt = self._chain.next(checkpoint.round, self._stages, after, aggregate) if checkpoint.round else None
         ledger, outcomes = self._run.ledger, self._outcomes()
         ledger.commit(RoundRow(checkpoint, blob, best, receipt, outcomes))
         self._run.forget(checkpoint.round, outcomes)
         self._stages = {}
-        self._written.keep({blob, self._last, after.broadcast, after.variables} | ({best} if best else set()))
+        live = {blob, after.broadcast, after.variables} | ({best} if best else set())
+        self._written.keep(live, live | {self._last})
         self._last = blob
         self._syncing.submit(ledger.blobs.sync, blob)
 
@@ -117,18 +118,6 @@ class FleetRuntime:
     def blob(self, value: Tree) -> str:
         """Return the name of a tree's blob, written if it is new."""
         return self._written(value)
-
-    def _summed(self, name: str, leaf: Array) -> None:
-        """Hash a leaf of the total beside everything else."""
-        if name not in self._sums:
-            self._sums[name] = self._hashing.submit(
-                lambda: digest(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-            )
-
-    def _aggregate(self) -> str | None:
-        """Return the digest of the total's leaves by name; None in a round without an update."""
-        lines = [f"{name} {self._sums[name].result()}\n" for name in sorted(self._sums)]
-        return digest("".join(lines).encode()) if lines else None
 
     def _expect(self, plan: Plan, job: Job) -> Expected:
         if job.purpose not in self._expected:
@@ -187,7 +176,7 @@ class _Written:
         self._known.append(_Entry(tree.names(value), tuple(tree.leaves(value)), blob))
         return blob
 
-    def keep(self, blobs: set[str]) -> None:
-        """Forget and delete all others."""
-        self._known = [entry for entry in self._known if entry.blob in blobs]
-        self._blobs.keep(blobs - {""})
+    def keep(self, trees: set[str], files: set[str]) -> None:
+        """Forget all other trees, and delete all other files."""
+        self._known = [entry for entry in self._known if entry.blob in trees]
+        self._blobs.keep(files - {""})

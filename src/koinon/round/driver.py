@@ -47,10 +47,12 @@ def drive(program: FederatedTraining, around: Surroundings, past: Outcome | None
     """
     program.plan.algorithm.check(around.runtime.offers)
     if past is None:
-        variables = around.runtime.initial(program.plan, program.initial_key())
-        past = Outcome(program.init(variables), "", ())
+        first = program.init(around.runtime.initial(program.plan, program.initial_key()))
+        past = Outcome(first, "", ())
+        del first
         around.journal.commit(checkpoint(past.state, None))
     state, records = past.state, list(past.history)
+    del past  # a large model's first state is not to outlive its round
     around.listen(RunStarted(program.plan.algorithm.name, len(program.plan.data), program.stop.rounds, state.round))
     spent = sum(record.seconds for record in records)
     while not isinstance(step := program.next(state, spent), Done):

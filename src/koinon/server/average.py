@@ -14,7 +14,8 @@ from koinon.tree import Array, Tree
 
 def moved(old: Array, change: Array) -> Array:
     """Return ``old + change`` computed in float64 and kept in the type of ``old``."""
-    return (np.asarray(old, np.float64) + change).astype(np.asarray(old).dtype)
+    result: Array = np.add(old, change, dtype=np.float64).astype(np.asarray(old).dtype)
+    return result
 
 
 @dataclass(frozen=True)
