@@ -9,7 +9,7 @@ import ssl
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -187,7 +187,7 @@ class Connection:
         raise FleetError("This connection has no session.")
 
 
-def pinned_authority(link: JoinLink, proxy: str | None, say: Callable[[str], None]) -> str | None:
+def pinned_authority(link: JoinLink, reach: Reach, say: Callable[[str], None]) -> str | None:
     """Return the PEM of the CA that a link pins, fetched from the coordinator; None if the link pins none.
 
     It comes over a connection that nothing is known of, so nothing secret is sent there and it counts only if its
@@ -195,8 +195,8 @@ def pinned_authority(link: JoinLink, proxy: str | None, say: Callable[[str], Non
     """
     if link.authority is None:
         return None
-    connection = Connection(Reach(url=link.url, proxy=proxy, patience=60.0), say)
-    context = ssl.create_default_context()
+    connection = Connection(replace(reach, url=link.url, authority=None, patience=60.0), say)
+    context = _context(connection._reach)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection._pool = _pool(connection._reach, context)
     try:

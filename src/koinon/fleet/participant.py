@@ -101,7 +101,7 @@ def _enrolled(part: Participation, keep: Keep, say: Callable[[str], None]) -> En
         if known.name != part.name:
             raise FleetError(f"{keep.folder} belongs to {known.name!r}. Join as that, or choose another --dir.")
         return replace(known, url=part.link.url)
-    authority = pinned_authority(part.link, part.reach.proxy, say)
+    authority = pinned_authority(part.link, part.reach, say)
     connection = Connection(replace(part.reach, url=part.link.url, authority=authority), say)
     public = encoded(keep.key.public.raw)
     text = signed_text("enrol", digest(part.link.token.encode()), part.name, public)
