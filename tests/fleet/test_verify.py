@@ -82,6 +82,11 @@ def test_everything_holds_on_every_side(kept: Path, which: str) -> None:
     assert ("own commits" in told) == (which != "coordinator")
 
 
+def test_every_receipt_has_the_digest_of_the_sum(kept: Path) -> None:
+    receipts = [json.loads(line)["receipt"] for line in the(kept / "lyon", "receipts").read_text().splitlines()]
+    assert len({receipt["aggregate"] for receipt in receipts} - {None}) == ROUNDS
+
+
 def test_all_sides_were_told_the_same(kept: Path) -> None:
     told = {p.what for which in ("coordinator", *NAMES) for p in points(kept / which) if "told the same" in p.what}
     assert len(told) == 1

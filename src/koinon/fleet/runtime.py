@@ -64,7 +64,8 @@ class FleetRuntime:
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)
         accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
-        self._sums = TotalDigest()
+        if job.purpose is Purpose.TRAIN:
+            self._sums = TotalDigest()
         return Partial(total(expected, accepted, self._sums), sum(part.weight for part in accepted), rows)
 
     def close(self) -> None:
