@@ -37,8 +37,16 @@ from koinon.report.live_page import content_security_policy, live_page
 
 _CHROMIUM = Path("/usr/bin/chromium")
 _SCRIPT = Path(__file__).with_name("live_page.mjs")
-_SCENARIOS = re.findall(r'^scenario\("([^"]+)"', _SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
-_REAL = re.findall(r'^real\("([^"]+)"', _SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _scenarios(call: str) -> list[str]:
+    """Return the names of the scenarios in the files beside the script."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(_SCRIPT.parent.glob("live_page_*.mjs")))
+    return re.findall(rf'^{call}\("([^"]+)"', text, re.MULTILINE)
+
+
+_SCENARIOS = _scenarios("scenario")
+_REAL = _scenarios("real")
 _SECONDS = 240.0  # the longest that one browser is driven
 _MISSING = 3  # the script's exit status where a package is missing
 TOKEN = "operator-token-of-the-test"
