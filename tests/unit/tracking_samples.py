@@ -17,7 +17,8 @@ def fit(track: Sequence[Sink], out: Path | None = None, rounds: int = 3, pace: f
 
     def train(params, data, task):
         x = data[0]
-        return {"mean": (1 - pace) * params["mean"] + pace * x.mean(axis=0)}, len(x), {"loss": float(abs(x).mean())}
+        figures = {"loss": float(abs(x).mean()), "low": float(x.min()), "high": float(x.max())}
+        return {"mean": (1 - pace) * params["mean"] + pace * x.mean(axis=0)}, len(x), figures
 
     draw = np.random.default_rng(0)
     clients = {name: (draw.normal(size=(20, 2)), np.zeros(20)) for name in ("paris", "lyon")}
