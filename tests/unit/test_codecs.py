@@ -15,6 +15,7 @@ from koinon import exact, keys, tree
 from koinon.core.execution import Plan
 from koinon.core.types import Context, Job, Partial, Passes, Payload, Update
 from koinon.engines.catalogue import engine
+from koinon.fleet.payload import Expected, to_pieces
 from koinon.round.client import initial_state
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation, FederatedTraining
@@ -208,6 +209,22 @@ def test_a_file_of_bfloat16_is_read_as_such_by_the_formats_own_library() -> None
     assert tensor.type == "BF16"
     ours = layout(file, len(file)).views(file)["update.w.bfloat16"]
     assert np.array_equal(kn.Bfloat16().decode({"bfloat16": ours}, CONTEXT), theirs.astype(np.float32))
+
+
+@pytest.mark.parametrize("codec", [None, *CODECS], ids=repr)
+def test_the_coordinator_expects_what_a_codec_sends(codec: Any) -> None:
+    algorithm = kn.fedavg(channel=() if codec is None else (codec,))
+    draw = np.random.default_rng(5)
+    value = {"params": {"bfloat16": draw.normal(size=(4, 3)).astype(np.float32), "b": np.float32(0.3)}, "state": {}}
+    payload = value if codec is None else sent(codec, value)
+    file = b"".join(to_pieces(Payload(payload, np.float32(7), {"examples": np.float32(7)})))
+    expected, found = Expected.of(algorithm, value), layout(file, len(file))
+    expected.check(found)
+    kinds = {tensor.type for tensor in found.tensors if tensor.name.startswith("update.")}
+    assert kinds == ({"BF16"} if codec == kn.Bfloat16() else {"F32"} if codec is None else {"I8", "F32"})
+    views = found.views(file)
+    back = tree.fill(expected.structure, (views[f"update.{name}"] for name in tree.names(expected.structure)))
+    assert tree.digest(back) == tree.digest(payload)
 
 
 def test_exact_zero_is_sent_as_exact_zero() -> None:

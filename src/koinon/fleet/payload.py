@@ -33,7 +33,8 @@ def to_pieces(sent: Payload) -> list[bytes | memoryview]:
     """Return the file of what a client sends."""
     arrays = {f"{_UPDATE}{name}".rstrip("."): leaf for name, leaf in tree.items(sent.value)}
     arrays |= {f"{_METRICS}{name}": np.asarray(value, np.float32) for name, value in sent.metrics.items()}
-    return list(tensors.pieces(arrays, bfloat16=[name for name in arrays if name.endswith(_BFLOAT16)]))
+    bits = [name for name, x in arrays.items() if name.endswith(_BFLOAT16) and x.dtype == np.uint16]  # a layer's name?
+    return list(tensors.pieces(arrays, bfloat16=bits))
 
 
 @dataclass(frozen=True)
