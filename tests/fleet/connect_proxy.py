@@ -51,7 +51,10 @@ async def _serve(asked: list[tuple[str, int]], credentials: str | None) -> async
             target = await _asked(reader, writer, wanted, asked)
             if target is not None:
                 there = await asyncio.open_connection("127.0.0.1", target)
-                await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
+                try:
+                    await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
+                finally:
+                    there[1].close()
         writer.close()
 
     return await asyncio.start_server(serve, "127.0.0.1", 0, limit=_HEAD_BYTES)

@@ -30,11 +30,12 @@ from koinon.fleet.link import JoinLink
 from koinon.fleet.offer import Offer, OfferedRun
 from koinon.fleet.receipts import canonical
 from koinon.fleet.refusal import Refusal
-from koinon.fleet.signatures import digest
+from koinon.fleet.signatures import PublicKey, decoded, digest, signed_text
 
 APP = {"algorithm": {"name": "fedavg", "rate": 0.1}, "seed": 0}
 HEART = OfferedRun("r-1", "heart", digest(canonical(APP).encode()), "training", 1_000, 1_200, 600.0, APP)
 OFFER = Offer((1,), koinon.__version__, (HEART,))
+PARTY, CHALLENGE, SESSION = "c-1", "a-challenge", "a-session"
 TOKEN, USED = "a-good-token", "a-used-token"
 
 
@@ -60,6 +61,7 @@ class Behaviour:
     largest_body: int | None = None  # a reverse proxy's bound
     authority: bytes | None = None  # what GET /v1/ca says, if another
     hangs: bool = False  # never answers /healthz
+    party: PublicKey | None = None  # whose session opens the probes, too
     clients: Path | None = None  # mTLS: the authority of parties' certificates
 
 
@@ -90,8 +92,8 @@ def _app(behaviour: Behaviour, tls: ServerCertificate | None, calls: list[tuple[
     async def admit(request: Request) -> None:
         given = request.headers.get("authorization")
         if given == f"Invitation {USED}":
-            raise Refusal(403, "used", "The invitation has been used.")
-        if given != f"Invitation {TOKEN}":
+            raise Refusal(401, "invitation", "The invitation has been used.")
+        if given not in (f"Invitation {TOKEN}", f"Bearer {SESSION}"):
             raise Refusal(401, "token", "There is no such invitation.")
 
     async def healthz(request: Request) -> Response:
@@ -105,6 +107,16 @@ def _app(behaviour: Behaviour, tls: ServerCertificate | None, calls: list[tuple[
         pem = behaviour.authority or own
         return PlainTextResponse(pem) if pem else JSONResponse({}, 404)
 
+    async def challenge(request: Request) -> Response:
+        return JSONResponse({"challenge": CHALLENGE})
+
+    async def session(request: Request) -> Response:
+        body = await request.json()
+        text = signed_text("session", PARTY, CHALLENGE)
+        if behaviour.party is None or not behaviour.party.signed(decoded(body["signature"]), text):
+            raise Refusal(403, "signature", "The challenge is not signed by this client's key.")
+        return JSONResponse({"token": SESSION, "seconds": 900})
+
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
         return JSONResponse(error.to_json(), error.status)
@@ -113,6 +125,8 @@ def _app(behaviour: Behaviour, tls: ServerCertificate | None, calls: list[tuple[
         routes=[
             Route("/healthz", healthz),
             Route("/v1/ca", authority),
+            Route("/v1/challenge", challenge, methods=["POST"]),
+            Route("/v1/session", session, methods=["POST"]),
             *probe.routes(admit, lambda: behaviour.offer),
         ],
         exception_handlers={Refusal: refused},

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from doctor_servers import (
     APP,
     HEART,
     OFFER,
+    PARTY,
     TOKEN,
     USED,
     Behaviour,
@@ -34,6 +35,7 @@ from fleet.connect_proxy import connect_proxy
 from koinon.fleet.certificates import ServerCertificate
 from koinon.fleet.doctor import checks, diagnose
 from koinon.fleet.examination import Answer, Check, Finding, Verdict, examine
+from koinon.fleet.keep import Enrolled, Keep
 from koinon.fleet.link import JoinLink
 from koinon.fleet.offer import Offer
 from koinon.fleet.reach import Case
@@ -422,3 +424,20 @@ def test_what_is_no_link_is_a_usage_error() -> None:
     done = doctor("https://127.0.0.1:1/join")
     assert done.returncode == 2
     assert "no join link" in done.stderr
+
+
+def test_a_party_that_has_enrolled_is_known_by_its_key(tls: ServerCertificate, tmp_path: Path) -> None:
+    with closing(Keep(tmp_path / "lyon")) as keep, coordinator(Behaviour(party=keep.key.public), tls) as served:
+        link = served.link(token=USED)
+        assert "--dir" in wrong(seen(link, folder=keep.folder)).fix  # it has a key, and has not enrolled
+        keep.enrol(Enrolled(link.url, None, PARTY, "lyon", ""))
+        at_work = wrong(seen(link, folder=keep.folder))
+        keep.close()
+        found = seen(link, folder=keep.folder, app=APP)
+        stranger = tmp_path / "stranger"
+        with closing(Keep(stranger)) as other:
+            other.enrol(Enrolled(link.url, None, PARTY, "lyon", ""))
+        assert "signed" in wrong(seen(link, folder=stranger)).found
+    assert at_work.check == "invitation"
+    assert "as it should be" in at_work.fix
+    assert {finding.verdict for finding in found} == {Verdict.OK}, found

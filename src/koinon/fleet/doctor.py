@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from koinon.errors import FormatError
+from koinon.errors import FleetError, FormatError
 from koinon.fleet import reach
 from koinon.fleet.examination import Answer, Check, Finding, Wrong, examine
+from koinon.fleet.keep import ENROLLED, Keep
 from koinon.fleet.offer import Offer
 from koinon.fleet.reach import Case
 from koinon.fleet.receipts import canonical
-from koinon.fleet.signatures import digest
+from koinon.fleet.signatures import digest, encoded, signed_text
 from koinon.identity import versions
 from koinon.store.run_directory import difference, short
 
@@ -32,6 +34,11 @@ _LEAST_RATE = 32 << 10  # slower uploads are ended by the coordinator
 _MODELS_ON_DISK = 3  # the model, and what a client keeps from round to round: staged and settled
 _MODELS_IN_MEMORY = 4  # the model, its trained copy, gradients, the update on its way
 _BLOCK = 1 << 14
+_SAME_VERSION = "Install the same version of koinon on both sides."
+_NEW_LINK = (
+    "Ask the operator for a new link (koinon invite DIR). A party that has enrolled with this one needs no other: its "
+    "key counts, and --dir says where it is."
+)
 _LET_PASS = "bodies of 4 MiB must pass, in both directions (nginx: client_max_body_size 8m)."
 
 
@@ -71,36 +78,58 @@ def _coordinator(case: Case) -> Answer[Case]:
         return Answer(
             case,
             f"koinon {version} answers; here is {own}",
-            "Runs ask for the same version on both sides: install the coordinator's.",
+            _SAME_VERSION,
         )
     return Answer(case, f"koinon {version} answers")
 
 
 def _invitation(case: Case) -> Answer[Case]:
-    """Ask what the token opens, without using it up."""
+    """Ask what the token opens, without using it up; for a party that has enrolled, what its own key opens."""
+    case = replace(case, authorization=f"Invitation {case.link.token}")
     status, body = _ask(case, "POST", "/v1/probe")
+    how = "valid and not used yet"
+    if status == 401 and (case.folder / ENROLLED).exists():
+        case = replace(case, authorization=f"Bearer {_session(case)}")
+        status, body = _ask(case, "POST", "/v1/probe")
+        how = f"used, and the key in {case.folder} is known"
     if status == 404:
-        raise Wrong(
-            "the coordinator does not know POST /v1/probe of protocol 1",
-            "Its koinon is older or newer than this one: install the same version on both sides.",
-        )
+        raise Wrong("the coordinator does not know POST /v1/probe of protocol 1", _SAME_VERSION)
     if status != 200:
-        raise Wrong(
-            _message(body) or f"the coordinator refuses the link's token ({status})",
-            "Ask the operator for a new link (koinon invite). If this party has already enrolled with this link, it "
-            "needs no other: koinon join goes on with its key.",
-        )
+        raise Wrong(_message(body) or f"the coordinator refuses the link's token ({status})", _NEW_LINK)
     try:
         offer = Offer.read(body)
     except FormatError as error:
-        raise Wrong(str(error), "Install the same version of koinon on both sides.") from error
+        raise Wrong(str(error), _SAME_VERSION) from error
     if _PROTOCOL not in offer.protocol:
-        raise Wrong(
-            f"the coordinator speaks protocol {', '.join(map(str, offer.protocol))}; this koinon speaks {_PROTOCOL}",
-            "Install the same version of koinon on both sides.",
-        )
+        spoken = ", ".join(map(str, offer.protocol))
+        raise Wrong(f"the coordinator speaks protocol {spoken}; this koinon speaks {_PROTOCOL}", _SAME_VERSION)
     names = ", ".join(f"{run.name} ({run.state})" for run in offer.runs) or "no run yet"
-    return Answer(replace(case, runs=offer.runs), f"valid and not used yet; protocol {_PROTOCOL}; runs: {names}")
+    return Answer(replace(case, runs=offer.runs), f"{how}; protocol {_PROTOCOL}; runs: {names}")
+
+
+def _session(case: Case) -> str:
+    """Begin a session as koinon join does, unless it is at work itself: a new session would end its own."""
+    try:
+        with closing(Keep(case.folder)) as keep:
+            known = keep.enrolled()
+            client = "" if known is None else known.client
+            challenge = _told(case, "/v1/challenge", {"client": client})["challenge"]
+            signature = encoded(keep.key.sign(signed_text("session", client, challenge)))
+            told = _told(case, "/v1/session", {"client": client, "challenge": challenge, "signature": signature})
+            return str(told["token"])
+    except FleetError as error:
+        raise Wrong(
+            f"the invitation is used, and {case.folder} with the party's key is in use",
+            "If koinon join is at work there, this is as it should be. Stop it to have the rest checked.",
+        ) from error
+
+
+def _told(case: Case, path: str, body: dict[str, str]) -> dict[str, Any]:
+    status, answer = _ask(replace(case, authorization=""), "POST", path, body)
+    if status != 200:
+        raise Wrong(_message(answer) or f"the party's key in {case.folder} is refused ({status})", _NEW_LINK)
+    told: dict[str, Any] = json.loads(answer)
+    return told
 
 
 def _download(case: Case) -> Answer[Case]:
@@ -197,20 +226,20 @@ def _disk(case: Case) -> Answer[Case]:
             f"{_size(free)} are free in {folder}, and {_size(needed)} may be needed ({_MODELS_ON_DISK} models)",
             "Make room there, or choose another folder with --dir.",
         )
-    return Answer(case, f"{_size(free)} are free in {folder}; {_needs(needed)}")
+    return Answer(case, f"{_size(free)} are free in {folder}{_may_be_needed(needed)}")
 
 
 def _memory(case: Case) -> Answer[Case]:
     free, needed = _free_memory(), _MODELS_IN_MEMORY * _largest(case)
     if free is None:
-        return Answer(case, f"free memory cannot be read on this system; {_needs(needed)}, beside the data")
+        return Answer(case, f"cannot be read on this system{_may_be_needed(needed)} beside the data")
     if free < needed:
         raise Wrong(
             f"{_size(free)} of memory are free, and {_size(needed)} may be needed beside the data "
             f"({_MODELS_IN_MEMORY} models)",
             "End other programs, raise the container's limit, or use a larger machine.",
         )
-    return Answer(case, f"{_size(free)} are free; {_needs(needed)}, beside the data")
+    return Answer(case, f"{_size(free)} are free{_may_be_needed(needed)} beside the data")
 
 
 def _app(case: Case) -> Answer[Case]:
@@ -230,12 +259,12 @@ def _app(case: Case) -> Answer[Case]:
     raise Wrong("; ".join(differences), "Both sides need the same file, the same --set and the same koinon.")
 
 
-def _ask(case: Case, method: str, path: str) -> tuple[int, bytes]:
+def _ask(case: Case, method: str, path: str, body: dict[str, str] | None = None) -> tuple[int, bytes]:
     """Return status and body of a small call, made as a participant makes it. Raises Wrong."""
-    headers = _authorised(case) if method == "POST" else {}
     try:
         with closing(reach.dial(case, reach.trusting(case), 2.5)) as connection:
-            connection.request(method, case.url.path + path, headers=headers)
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, case.url.path + path, sent, _authorised(case))
             answer = connection.getresponse()
             return answer.status, answer.read(_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:
@@ -246,7 +275,7 @@ def _ask(case: Case, method: str, path: str) -> tuple[int, bytes]:
 
 
 def _authorised(case: Case) -> dict[str, str]:
-    return {"Authorization": f"Invitation {case.link.token}"}
+    return {"Authorization": case.authorization} if case.authorization else {}
 
 
 def _expect_ok(answer: http.client.HTTPResponse) -> None:
@@ -271,8 +300,8 @@ def _largest(case: Case) -> int:
     return max((max(run.model_bytes, run.update_bytes) for run in case.runs), default=0)
 
 
-def _needs(count: int) -> str:
-    return f"{_size(count)} may be needed" if count else "how much is needed is known once there is a model"
+def _may_be_needed(count: int) -> str:
+    return f"; {_size(count)} may be needed" if count else "; no model yet says how much is needed"
 
 
 def _free_memory() -> int | None:

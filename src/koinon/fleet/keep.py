@@ -20,6 +20,8 @@ from koinon.tree import Tree
 
 _BLOCK = 1 << 16
 
+ENROLLED = "coordinator.json"
+
 
 @dataclass(frozen=True)
 class Enrolled:
@@ -53,12 +55,12 @@ class Keep:
 
     def enrolled(self) -> Enrolled | None:
         """Return where this participant has enrolled, or None."""
-        path = self.folder / "coordinator.json"
+        path = self.folder / ENROLLED
         return Enrolled(**json.loads(path.read_text())) if path.exists() else None
 
     def enrol(self, enrolled: Enrolled) -> None:
         """Remember where this participant has enrolled."""
-        write_secret(self.folder / "coordinator.json", json.dumps(asdict(enrolled), indent=1).encode())
+        write_secret(self.folder / ENROLLED, json.dumps(asdict(enrolled), indent=1).encode())
 
     def state(self, run: str) -> Tree | None:
         """Return what the last counted round left, or None."""

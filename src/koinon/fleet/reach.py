@@ -53,6 +53,7 @@ class Case:
     certificate: x509.Certificate | None = None  # the one shown, trusted or not
     authority: str | None = None  # the coordinator's own, in PEM, once its fingerprint is the link's
     lag_seconds: float | None = None  # how far the coordinator's clock is ahead of this machine's
+    authorization: str = ""  # what opens the probes: the invitation, or a session
     runs: tuple[OfferedRun, ...] = ()
     down: float | None = None  # bytes a second
     up: float | None = None
@@ -306,8 +307,7 @@ def _not_trusted(case: Case, error: ssl.SSLCertVerificationError) -> Wrong:
     if error.verify_code in (_OTHER_HOST, _OTHER_ADDRESS):
         return Wrong(
             f"the certificate is for {_names(shown)}, not for {case.host}",
-            f"Use the link's host as the operator's certificate names it, or ask for koinon serve to be started with "
-            f"--host {case.host}.",
+            f"Use the host that the certificate names, or ask for koinon serve to be started with --url {case.link.url}.",
         )
     issuer = shown.issuer.rfc4514_string() or "nobody"
     if case.authority is not None:
