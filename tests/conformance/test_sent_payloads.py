@@ -14,7 +14,12 @@ from koinon.core.types import Job, Purpose
 from koinon.engines.catalogue import ENGINES, engine
 from koinon.round.client import decode, initial_state
 
-CHANNELS = {"plain": (), "clip and int8": (kn.Clip(1.0), kn.Quantise())}
+CHANNELS = {
+    "plain": (),
+    "clip and int8": (kn.Clip(1.0), kn.Quantise()),
+    "int8 in blocks": (kn.Quantise(block=5),),
+    "bfloat16": (kn.Bfloat16(),),
+}
 
 
 @pytest.mark.parametrize("name", ENGINES)
