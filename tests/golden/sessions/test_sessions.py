@@ -1,0 +1,110 @@
+"""Protocol v1 as it was recorded: today's coordinator answers those requests so, and today's participant makes them.
+
+``KOINON_GOLDEN=write python -m pytest tests/golden/sessions`` records anew. A difference in the texts is a change of
+the wire: a coordinator of version 1 has to go on answering what stands there.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from golden.sessions.page import visit
+from golden.sessions.stage import AGREEMENT, PARTY_KEY, resolved, stage
+from golden.sessions.tape import Call, differs, make, read, written
+from golden.sessions.wires import from_tape, handed_on
+from koinon.engines.catalogue import engine
+from koinon.fleet.connection import Reach
+from koinon.fleet.link import JoinLink
+from koinon.fleet.participant import Ended, Floors, Participation, participate
+
+HERE = Path(__file__).parent
+ABOUT = {
+    "participant": "A participant's whole life: it enrols, trains and judges in two rounds, takes the result, says goodbye.",
+    "page": "A page's whole life, with P-256, parts of blobs, messages, and the mistakes that a coordinator must refuse.",
+}
+WRITE = os.environ.get("KOINON_GOLDEN") == "write"
+
+
+def tape(name: str) -> list[Call]:
+    return read((HERE / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def take_part(port: int, token: str, folder: Path) -> Ended:
+    """Be the participant of the tape: its key is known, and so are its numbers."""
+    folder.mkdir()
+    (folder / "identity.key").write_text(PARTY_KEY)
+    app = resolved()
+    url = f"http://127.0.0.1:{port}"
+    part = Participation(
+        training=app.program(), engine=engine(app.engine), agreement=AGREEMENT, name="lyon",
+        link=JoinLink(url, token, None), floors=Floors(), reach=Reach(url=url, patience=5.0),
+    )  # fmt: skip
+    return participate(part, folder, lambda line: None)
+
+
+@pytest.mark.skipif(not WRITE, reason="KOINON_GOLDEN=write records the sessions anew")
+@pytest.mark.parametrize("name", ABOUT)
+def test_record(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        stage(tmp_path / "coordinator", monkeypatch) as coordinator,
+        handed_on(coordinator.port, coordinator.settle) as wire,
+    ):
+        if name == "participant":
+            take_part(wire.port, coordinator.token, tmp_path / "lyon")
+        else:
+            visit(wire.port, coordinator.token, coordinator.operator)
+    (HERE / f"{name}.txt").write_text(written(ABOUT[name], wire.calls), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ABOUT)
+def test_todays_coordinator_answers_as_it_did(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = []
+    with stage(tmp_path / "coordinator", monkeypatch) as coordinator:
+        for number, then in enumerate(tape(name), start=1):
+            if "/work?" in then.sent.line:
+                coordinator.settle()
+            now = make(coordinator.port, then.sent).answered
+            for what, recorded, found in (
+                ("status", then.answered.line, now.line),
+                ("headers", dict(then.answered.headers), dict(now.headers)),
+                ("body", then.answered.json, now.json),
+            ):
+                if difference := differs(recorded, found):
+                    wrong.append(f"call {number}, {then.sent.line}: {what} {difference}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_todays_participant_makes_the_calls_that_were_recorded(tmp_path: Path) -> None:
+    then = tape("participant")
+    token = next(call.sent.json["token"] for call in then if call.sent.line.endswith("/enrol"))
+    with from_tape(then) as wire:
+        try:
+            ended = take_part(wire.port, token, tmp_path / "lyon")
+        finally:
+            assert not wire.wrong, wire.wrong[0]
+    assert len(wire.calls) == len(then)
+    assert (ended.state, ended.model) == ("finished", tmp_path / "lyon" / "golden.safetensors")
+
+
+def test_a_tape_is_read_as_it_was_written() -> None:
+    for name, about in ABOUT.items():
+        assert written(about, tape(name)) == (HERE / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def test_what_was_recorded_must_stay_and_what_is_new_may_come() -> None:
+    recorded = {"runs": [{"run": "r-1", "state": "waiting"}]}
+    assert differs(recorded, {"runs": [{"run": "r-1", "state": "waiting", "more": 1}], "more": []}) is None
+    for other in (
+        {"runs": [{"run": "r-1"}]},
+        {"runs": [{"run": "r-1", "state": "idle"}]},
+        {"runs": []},
+        {"runs": [{"run": "r-1", "state": None}]},
+        {},
+        [],
+    ):
+        assert differs(recorded, other), other
+    assert differs({"error": {"code": "late", "message": "a"}}, {"error": {"code": "late", "message": "b"}}) is None
+    assert differs({"error": {"code": "late", "message": "a"}}, {"error": {"code": "over", "message": "a"}})
+    assert differs(1, True)
+    assert differs(b"a", b"b")
