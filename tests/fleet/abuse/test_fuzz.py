@@ -181,5 +181,6 @@ def test_schemathesis_finds_no_undocumented_answer(own_stage: Scene, tmp_path: P
         "--workers", "1", "--no-color",
     ]  # fmt: skip
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    print(done.stdout[-6000:], done.stderr[-2000:])
+    assert done.returncode == 0
     assert "Traceback" not in stage.fleet.coordinator.said()
