@@ -272,7 +272,7 @@ def _run_key(store: FleetStore, app: ServedApp) -> tuple[str, str]:
         where, found, asked = different
         raise StoreError(
             f"{store.folder} holds a run {app.name!r} with another {where}: it has {short(found)}, and this app has "
-            f"{short(asked)}. Serve this app under another --name, or go back to what the run was made with."
+            f"{short(asked)}. Go back to what the run was made with, or rename the app's file: a run bears its name."
         )
     return row.run, digest(text.encode())
 
