@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,18 @@ def assert_as_simulated(found: dict[str, Any], file: Path) -> None:
     assert found["history"][-1]["train_loss"] < 0.7 * found["history"][0]["train_loss"]
 
 
+def test_a_page_trains_together_with_koinon_join(page: str, tmp_path: Path) -> None:
+    with fleet(tmp_path, origin_of(page), "--stay") as running:
+        running.serve()
+        process = running.join("lyon")
+        [seen] = visits(page, party(running, "paris"))
+        assert process.wait(30) == 0, process.said()
+        found = running.run()
+    assert "answers of this page are in the signed receipts" in seen["status"], seen
+    assert [(row["cohort"], row["refused"], row["lost"]) for row in found["history"]] == [(2, {}, {})] * 8
+    assert found["history"][-1]["loss"] < 0.7 * found["history"][0]["loss"]
+
+
 def test_a_reloaded_page_goes_on_as_the_same_client(page: str, tmp_path: Path) -> None:
     with fleet(tmp_path, origin_of(page), "--stay") as running:
         running.serve()
@@ -180,6 +193,20 @@ def test_a_reloaded_page_goes_on_as_the_same_client(page: str, tmp_path: Path) -
     assert sorted(client["name"] for client in status["clients"]) == ["lyon", "paris"]
     assert [row["lost"] for row in status["runs"][0]["history"]] == [{}] * status["runs"][0]["rounds"]
     assert sum(call["path"] == "/v1/enrol" for call in seen[1]["asked"]) == 1
+
+
+def test_pages_outlive_a_coordinator_that_is_killed(page: str, tmp_path: Path) -> None:
+    with fleet(tmp_path, origin_of(page), "--stay") as running, ThreadPoolExecutor(1) as pool:
+        running.serve()
+        pages = pool.submit(visits, page, party(running, "paris"), party(running, "lyon"))
+        running.reaches(2, SECONDS)
+        assert running.run()["state"] != "finished"
+        running.coordinator.kill()
+        running.serve()
+        seen = pages.result(2 * SECONDS)
+        found = running.run()
+    assert all("All 16 answers of this page are in the signed receipts" in one["status"] for one in seen), seen
+    assert_as_simulated(found, SMALL)
 
 
 def test_a_second_tab_of_a_party_ends_the_first_and_the_coordinator_ends_with_the_run(
