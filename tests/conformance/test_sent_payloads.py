@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import apps
 import numpy as np
 import pytest
 
+import apps
 import koinon as kn
 from koinon import exact, tree
 from koinon.app import App, resolve
