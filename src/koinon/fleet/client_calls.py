@@ -314,7 +314,7 @@ def state_of(served: ServedRun) -> str:
     if run.ended is not None:
         return str(run.ended["state"])
     state, job, _ = run.snapshot()
-    if state.paused or run.trouble is not None:
+    if state.paused or run.trouble.text is not None:
         return "paused"
     if job is None or state.stage is None:
         return "waiting"

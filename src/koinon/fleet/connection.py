@@ -120,14 +120,13 @@ class Connection:
         """Send until there is an answer; a session that has ended is begun anew."""
         began, pauses, renewed = time.monotonic(), 0, False
         while True:
+            problem = ""
             try:
                 own = {**headers, **(again() if again else {}), **self._authorization(signed_in)}
                 status, answer, wait = self._once(method, path, data, own, read)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 status, answer, wait, problem = 0, b"", None, _plain(error)
                 renewed = False  # whoever answers next may be another process, with other sessions
-            else:
-                problem = f"it answered {status}"
             if status and status not in _AGAIN:
                 if status == 401 and signed_in and not renewed:
                     self._token, renewed = None, True
@@ -135,7 +134,9 @@ class Connection:
                 if status >= 400:
                     raise _refusal(status, answer)
                 return status, answer
-            pause = wait if wait is not None else min(_LONGEST_PAUSE, 0.25 * 2**pauses) * random.uniform(0.5, 1.0)
+            problem = problem or f"answered {status}: {_refusal(status, answer)}"
+            longest = min(_LONGEST_PAUSE, 0.25 * 2 ** min(pauses, 10))
+            pause = wait if wait is not None else longest * random.uniform(0.5, 1.0)
             self._rest(problem, pause, time.monotonic() - began, loud=pauses >= 2)
             pauses += 1
 
@@ -179,7 +180,7 @@ class Connection:
                 "back; koinon doctor LINK says what is wrong."
             )
         if loud:
-            self._say(f"{self._reach.url} cannot be reached ({problem}); trying again in {pause:.1f} s")
+            self._say(f"{self._reach.url} {problem} (trying again in {pause:.1f} s)")
         time.sleep(pause)
 
     @staticmethod
@@ -250,4 +251,4 @@ def _refusal(status: int, answer: bytes) -> Refusal:
 
 def _plain(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
-    return f"{type(reason).__name__}: {str(reason)[:160]}"
+    return f"cannot be reached: {type(reason).__name__}: {str(reason)[:160]}"

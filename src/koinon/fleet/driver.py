@@ -77,9 +77,8 @@ class Driver(threading.Thread):
     def _trouble(self, message: str) -> None:
         """Say what is wrong, wait a little."""
         run = self._driven.run
-        run.trouble = message
+        run.trouble.note(message)
         try:
             run.rest(_PAUSE_SECONDS)
         except Cancelled:
             return
-        run.trouble = None

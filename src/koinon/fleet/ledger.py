@@ -194,6 +194,11 @@ class Ledger:
             found = rows.execute(sa.select(t.runs.c.ended).where(t.runs.c.run == self._run)).scalar()
         return None if found is None else dict(json.loads(found))
 
+    def paused(self) -> bool:
+        """Return whether the operator let the run rest."""
+        with self._store.transaction() as rows:
+            return bool(rows.execute(sa.select(t.runs.c.paused).where(t.runs.c.run == self._run)).scalar())
+
     def change(self, **values: Any) -> None:
         """Change the run's own row."""
         with self._store.transaction() as rows:

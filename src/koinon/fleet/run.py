@@ -25,6 +25,7 @@ from koinon.fleet.payload import Expected, Received
 from koinon.fleet.refusal import Refusal
 from koinon.fleet.signatures import PublicKey, decoded, root, signed_text
 from koinon.fleet.spool import Chunk, Claim, Spool, Upload
+from koinon.fleet.trouble import Trouble
 from koinon.tree import Array
 
 
@@ -97,7 +98,7 @@ class FleetRun:
         self.key, self.ledger = key, ledger
         self._spool, self._clock = spool, clock
         self._changed = threading.Condition(threading.RLock())
-        self._state = machine.State(terms)
+        self._state = machine.State(terms, paused=ledger.paused())
         self._bench: _Bench | None = None
         self._ended: dict[str, Any] | None = ledger.ended()
         self._cancelled = False
@@ -105,7 +106,7 @@ class FleetRun:
         self._first_serial = secrets.randbits(40)  # an earlier process' numbers mean nothing to this one
         self._wake: Callable[[Sequence[str]], None] = lambda clients: None
         self._told: set[str] = set()  # who has heard that the run is over
-        self.trouble: str | None = None
+        self.trouble = Trouble(key, clock)
         self.members = Members()
         self.outcomes: dict[str, tuple[int, bool]] = {}
         self.figures: dict[str, Figures] = {}
@@ -291,6 +292,7 @@ class FleetRun:
         """Drop what a committed round no longer needs, and tell its clients how they fared."""
         with self._changed:
             self._bench = None
+            self.trouble.over()
             self.outcomes |= {client: (round, accepted) for client, accepted in outcomes.items()}
             for client, accepted in outcomes.items():
                 self.figures.setdefault(client, Figures(self._clock())).rounds_done += accepted

@@ -93,7 +93,7 @@ def application(house: House, routes: list[Route], origins: tuple[str, ...]) -> 
         HTTPException: _unknown,
         Refusal: _refused,
         FormatError: _malformed,
-        StoreError: _unavailable,
+        StoreError: _unavailable(house),
         ClientDisconnect: _gone,
     }
     everybody = [Route("/healthz", _health), Route("/v1/ca", _authority(house))]
@@ -141,9 +141,15 @@ async def _malformed(request: Request, error: FormatError) -> Response:
     return JSONResponse({"error": {"code": "malformed", "message": str(error)}}, 422)
 
 
-async def _unavailable(request: Request, error: StoreError) -> Response:
-    refusal = Refusal(503, "store", str(error))
-    return JSONResponse(refusal.to_json(), 503, {"Retry-After": "5", "Connection": "close"})
+def _unavailable(house: House) -> Callable[[Request, StoreError], Awaitable[Response]]:
+    async def unavailable(request: Request, error: StoreError) -> Response:
+        served = house.runs.get(request.path_params.get("run", ""))
+        if served is not None:  # the operator is told, too
+            served.run.trouble.note(str(error))
+        refusal = Refusal(503, "store", str(error))
+        return JSONResponse(refusal.to_json(), 503, {"Retry-After": "5", "Connection": "close"})
+
+    return unavailable
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:

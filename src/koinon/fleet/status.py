@@ -61,7 +61,7 @@ def _run(house: House, served: ServedRun, histories: Histories) -> dict[str, Any
         "algorithm": served.algorithm,
         "app": served.app,
         "state": state_of(served),
-        "waits_for": None if ended else run.trouble or _waits_for(served, machine, now),
+        "waits_for": None if ended else run.trouble.text or _waits_for(served, machine, now),
         "round": history[-1]["round"] if history else 0,
         "rounds": served.rounds,
         "stopped": ended.get("stopped"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -35,7 +36,8 @@ class SmallDisk:
     def fill(self, *, but: int = 0) -> None:
         """Fill what is free with ballast, but for so many bytes."""
         free = os.statvfs(self.folder)
-        self._ballast.write_bytes(b"\0" * max(free.f_bavail * free.f_frsize - but, 0))
+        with self._ballast.open("wb", buffering=0) as file, suppress(OSError):  # others write at the same time
+            file.write(b"\0" * max(free.f_bavail * free.f_frsize - but, 0))
 
     def make_room(self) -> None:
         """Take the ballast out."""

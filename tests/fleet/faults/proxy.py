@@ -41,7 +41,7 @@ class FaultyProxy:
     """Relays from ``port`` of 127.0.0.1 to ``upstream``; each request fails with ``probability`` in [0, 1].
 
     Before that, the first request whose path holds a key of ``first`` fails so. ``seen`` counts the faults that were
-    made.
+    made, ``kept`` how often each chunk was answered with 204, by path.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class FaultyProxy:
         self.probability = probability
         self.first = dict(first or {})
         self.seen: Counter[Fault] = Counter()
+        self.kept: Counter[str] = Counter()
         self._draw = random.Random(seed)
         self._lock = threading.Lock()
         self._stale: list[_Request] = []
@@ -114,14 +115,14 @@ class _Request:
     def __init__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
         self.method, self.path, self.headers, self.body = method, path, headers, body
         plain = urlsplit(path).path
-        self._chunk = method == "PUT" and "/update/" in plain and bool(body)
-        self._blob = method == "GET" and plain.startswith("/v1/blobs/")
+        self.chunk = method == "PUT" and "/update/" in plain and bool(body)
+        self.blob = method == "GET" and plain.startswith("/v1/blobs/")
 
     def possible(self) -> list[Fault]:
         """Return what can happen to it: a question asked twice would only wait twice."""
         never = {Fault.DUPLICATE, Fault.REPLAY_LATER} if self.method == "GET" else set()
-        never |= set() if self._chunk else {Fault.CORRUPT_REQUEST}
-        never |= set() if self._blob else {Fault.CORRUPT_ANSWER}
+        never |= set() if self.chunk else {Fault.CORRUPT_REQUEST}
+        never |= set() if self.blob else {Fault.CORRUPT_ANSWER}
         return [fault for fault in Fault if fault not in never]
 
     def send(self, port: int, body: bytes | None = None) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -167,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(_DELAY_S)
         sent = proxy.damaged(request.body) if fault is Fault.CORRUPT_REQUEST else None
         status, headers, body = request.send(proxy.upstream, sent)
+        if request.chunk and status == 204:
+            proxy.kept[request.path] += 1
         for stale in proxy.overdue():
             stale.send(proxy.upstream)
         if fault is Fault.DUPLICATE:

@@ -44,14 +44,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def coordinator(*answers: tuple[int, bytes]) -> Iterator[Connection]:
+def coordinator(*answers: tuple[int, bytes], says: list[str] | None = None) -> Iterator[Connection]:
     """Give a connection to a coordinator that answers so."""
     server = _Script(("127.0.0.1", 0), _Handler)
     server.answers = list(answers)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     reach = Reach(url=f"http://127.0.0.1:{server.server_address[1]}", patience=20.0)
-    connection = Connection(reach, lambda line: None)
+    connection = Connection(reach, [].append if says is None else says.append)
     connection.renew = lambda: "token"
     try:
         yield connection
@@ -72,6 +72,36 @@ def test_a_session_that_is_never_accepted_is_an_error() -> None:
     never = (401, json.dumps({"error": {"code": "session", "message": "Begin one."}}).encode())
     with coordinator(never, never) as connection, pytest.raises(FleetError, match="Begin one"):
         connection.call("GET", "/v1/runs")
+
+
+class _LongEnough(Exception):
+    """The participant has waited for hours."""
+
+
+def test_a_coordinator_that_is_away_for_hours_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if sum(pauses) > 20_000:
+            raise _LongEnough
+
+    monkeypatch.setattr("koinon.fleet.connection.time.sleep", sleep)
+    said: list[str] = []
+    connection = Connection(Reach(url="http://127.0.0.1:9", patience=86_400.0), said.append)
+    connection.renew = lambda: "token"
+    with pytest.raises(_LongEnough):
+        connection.call("GET", "/v1/runs")
+    assert max(pauses) <= 15
+    assert said[0].startswith("http://127.0.0.1:9 cannot be reached: ")
+
+
+def test_why_it_has_to_try_again_is_said() -> None:
+    full = (503, json.dumps({"error": {"code": "store", "message": "The disk is full."}}).encode())
+    said: list[str] = []
+    with coordinator(full, full, full, (200, b"{}"), says=said) as connection:
+        connection.call("GET", "/v1/runs")
+    assert "answered 503: The disk is full." in said[0]
 
 
 def test_a_blob_damaged_on_its_way_is_fetched_again() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 import koinon as kn
 from koinon.core.types import Purpose
 from koinon.errors import StoreError
+from koinon.fleet import tables
 from koinon.fleet.access import Access
 from koinon.fleet.ledger import Ledger, StageRow
 from koinon.fleet.members import Member
@@ -33,6 +35,10 @@ class Journal(Ledger):
     """A ledger whose next writes of a stage fail as often as it is told."""
 
     refuses = 0
+
+    def __init__(self, store: FleetStore, run: str) -> None:
+        super().__init__(store, run)
+        self.store = store
 
     def write_stage(self, round: int, purpose: Purpose, row: StageRow) -> None:
         """Fail or write."""
@@ -169,3 +175,15 @@ def send_when_asked(run: FleetRun, client: str) -> None:
         assert time.monotonic() < deadline, f"{client} was never asked"
         time.sleep(0.01)
     send(run, client)
+
+
+def test_a_pause_outlives_the_coordinator(journal: Journal) -> None:
+    with journal.store.transaction() as rows:
+        rows.execute(
+            sa.insert(tables.runs).values(run="r-1", name="app", identity="{}", ended=None, paused=False),
+        )
+    begun(journal).pause()
+    again = begun(journal)
+    assert "koinon resume" in str(again.snapshot()[0].waits_for)
+    again.resume()
+    assert begun(journal).snapshot()[0].paused is False
