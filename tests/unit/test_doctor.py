@@ -441,3 +441,14 @@ def test_a_party_that_has_enrolled_is_known_by_its_key(tls: ServerCertificate, t
     assert at_work.check == "invitation"
     assert "as it should be" in at_work.fix
     assert {finding.verdict for finding in found} == {Verdict.OK}, found
+
+
+def test_a_machine_without_the_extra_is_told_which(tmp_path: Path) -> None:
+    (tmp_path / "urllib3.py").write_text("raise ModuleNotFoundError(name='urllib3')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from koinon.cli.main import main; main()"
+    line = [sys.executable, "-c", code, "doctor", "https://127.0.0.1:1/join#token=x"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "koinon[fleet,jax]" in done.stderr
+    assert "Traceback" not in done.stderr

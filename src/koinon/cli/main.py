@@ -234,9 +234,11 @@ def main() -> None:
     except KoinonError as error:
         _end(f"Error: {error}", Exit.FAILED)
     except ModuleNotFoundError as error:
-        if error.name not in ("jax", "jaxlib"):
-            raise
-        _end("Error: this computes with JAX, which is not installed. Run: pip install 'koinon[jax]'", Exit.FAILED)
+        if error.name in ("jax", "jaxlib"):
+            _end("Error: this computes with JAX, which is not installed. Run: pip install 'koinon[jax]'", Exit.FAILED)
+        if error.name in ("cryptography", "prometheus_client", "sqlalchemy", "starlette", "urllib3", "uvicorn"):
+            _end(f"Error: a fleet needs {error.name}. Run: pip install 'koinon[fleet,jax]'", Exit.FAILED)
+        raise
 
 
 def _end(message: str, status: Exit) -> None:
