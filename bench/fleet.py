@@ -127,22 +127,29 @@ def fleet(options: argparse.Namespace) -> dict[str, float]:
             _process("participant", options, f"{folder}/client-{i}", "--link", link, "--name", f"client-{i}")
             for i, link in enumerate(links)
         ]
-        times, peak = [], 0
+        times, spent, peak = [], [], 0
         while len(times) < options.rounds + SETTLED:
             line = server.stdout.readline()
             assert line, "the coordinator ended"
             if line.startswith("round "):
                 times.append(float(line.split()[1]))
                 peak = _memory(server.pid, "VmHWM")
+                spent.append([_cpu_seconds(process.pid) for process in (server, *clients)])
         for client in clients:
             client.wait(60)
         server.wait(60)
     rounds = [after - before for before, after in zip(times[SETTLED - 1 :], times[SETTLED:], strict=False)]
-    return {"round_seconds": statistics.median(rounds), "server_models": (peak - idle) / (options.mb * 1e6)}
+    used = [(last - first) / options.rounds for first, last in zip(spent[SETTLED - 1], spent[-1], strict=True)]
+    return {
+        "round_seconds": statistics.median(rounds),
+        "server_models": (peak - idle) / (options.mb * 1e6),
+        "server_cpu_seconds": used[0],
+        "clients_cpu_seconds": sum(used[1:]),
+    }
 
 
-def raw(options: argparse.Namespace) -> float:
-    """Return the seconds for the same bytes over plain sockets: the model to every client, an update back."""
+def raw(options: argparse.Namespace) -> tuple[float, float]:
+    """Return the seconds, and the server's CPU seconds, for the same bytes over plain sockets: out and back."""
     size = int(options.mb * 1e6)
     with tempfile.TemporaryDirectory() as folder:
         server, client = _contexts(Path(folder)) if options.tls else (None, None)
@@ -169,7 +176,9 @@ def raw(options: argparse.Namespace) -> float:
             connections = [server.wrap_socket(connection, server_side=True) for connection in connections]
         seconds = []
         model, buffers = memoryview(os.urandom(size)), [bytearray(size) for _ in connections]
-        for _ in range(options.rounds + 1):
+        used = 0.0
+        for turn in range(options.rounds + 1):
+            used = time.process_time() if turn == 1 else used
             began = time.monotonic()
             threads = [
                 threading.Thread(target=_exchange, args=(connection, model, buffer))
@@ -180,10 +189,11 @@ def raw(options: argparse.Namespace) -> float:
             for thread in threads:
                 thread.join()
             seconds.append(time.monotonic() - began)
+        used = (time.process_time() - used) / options.rounds
         for connection, child in zip(connections, children, strict=True):
             connection.close()
             child.wait(30)
-    return statistics.median(seconds[1:])
+    return statistics.median(seconds[1:]), used
 
 
 def raw_client(options: argparse.Namespace) -> None:
@@ -238,6 +248,11 @@ def _process(role: str, options: argparse.Namespace, folder: str, *more: str) ->
     return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+def _cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _memory(process: int, field: str) -> int:
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(field):
@@ -262,8 +277,8 @@ def main() -> None:
         return
     before = raw(options)
     found = fleet(options)
-    between = statistics.mean([before, raw(options)])
-    found |= {"raw_seconds": between, "ratio": found["round_seconds"] / between}
+    between = [statistics.mean(pair) for pair in zip(before, raw(options), strict=True)]
+    found |= {"raw_seconds": between[0], "raw_cpu_seconds": between[1], "ratio": found["round_seconds"] / between[0]}
     found |= {"clients": options.clients, "mb": options.mb, "tls": options.tls}
     print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
 

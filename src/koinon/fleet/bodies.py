@@ -18,6 +18,7 @@ CONTROL_BYTES = 64 << 10
 CLAIM_BYTES = 4 << 20
 SLOWEST_BYTES_PER_SECOND = 32 << 10
 _GRACE_SECONDS = 5.0
+_MOST_BEHIND = 1 << 20  # bytes of one body that may wait for the disk
 _CONTROL_SECONDS = 10.0
 Shape = TypeVar("Shape")
 
@@ -41,6 +42,12 @@ class DirectBody(Protocol):
 
     async def into(self, write: Callable[[bytes], None], wait: float) -> bool:
         """Hand bytes to ``write`` for at most ``wait`` seconds; return whether the body is over."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def go_on(self) -> None:
+        """Read on."""
 
 
 async def read_record(request: Request, kind: type[Shape], most: int = CONTROL_BYTES) -> Shape:
@@ -86,22 +93,54 @@ async def read_chunk(request: Request, length: int, write: Callable[[bytes], Non
         raise Refusal(411, "length", "A chunk is sent with Content-Length.")
     if declared != str(length):
         raise Refusal(422, "malformed", f"This chunk has {length:,} bytes; {declared[:20]} were announced.")
-    pace = _Pace()
     direct: DirectBody | None = request.scope.get("extensions", {}).get("koinon.direct_body")
-    if direct is not None:
-        while not await direct.into(pace.counted(write), 1.0):
-            pace.check()
-        return
-    stream = request.stream()
+    pace, behind = _Pace(), _Behind(write, direct)
     try:
-        while True:
-            async with asyncio.timeout(_GRACE_SECONDS):
-                pace.counted(write)(await anext(stream))
-            pace.check()
-    except StopAsyncIteration:
-        return
-    except TimeoutError:
-        raise Refusal(408, "slow", "Nothing came for too long. Send the chunk again.") from None
+        if direct is not None:
+            while not await direct.into(pace.counted(behind), 1.0):
+                pace.check()
+        else:
+            async for piece in request.stream():
+                pace.counted(behind)(piece)
+                pace.check()
+    finally:
+        await behind.done()
+
+
+class _Behind:
+    """Writes in a thread of its own what the loop brings, in order: hashing and the disk do not hold the loop up."""
+
+    def __init__(self, write: Callable[[bytes], None], direct: DirectBody | None) -> None:
+        self._write, self._direct = write, direct
+        self._pending: list[bytes] = []
+        self._bytes = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._pending.append(data)
+        self._bytes += len(data)
+        if self._task is None:
+            self._task = asyncio.create_task(self._catch_up())
+        if self._bytes > _MOST_BEHIND and self._direct is not None:
+            self._direct.pause()
+
+    async def done(self) -> None:
+        """Return when everything is written. Raises what writing raised."""
+        if self._task is not None:
+            await self._task
+
+    async def _catch_up(self) -> None:
+        while self._pending:
+            pieces, self._pending, self._bytes = self._pending, [], 0
+            await asyncio.to_thread(self._run, pieces)
+            if self._direct is not None:
+                self._direct.go_on()
+        self._task = None
+
+    def _run(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._write(piece)
 
 
 class _Pace:

@@ -122,6 +122,15 @@ class _Direct:
             raise self._error
         return True
 
+    def pause(self) -> None:
+        """Read no more for now."""
+        self._protocol.flow.pause_reading()
+
+    def go_on(self) -> None:
+        """Read on."""
+        if not self._protocol.transport.is_closing():
+            self._protocol.flow.resume_reading()
+
     def _continue(self) -> None:
         cycle: Any = self._cycle
         if cycle.waiting_for_100_continue:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from koinon.store import tensors
 from koinon.tree import Array
 
 _BLOCK = 1 << 20
+_FREE_FILES = 16
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,15 @@ class Chunk:
 
 
 class Spool:
-    """The folder of uploads, by run, round, purpose and client."""
+    """The folder of uploads, by run, round, purpose and client.
+
+    A few files that are no longer needed are kept for later uploads: to write over a file is much faster than to grow
+    a new one. What is left in one is never read, because an upload counts only when each of its chunks was checked.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder, self._free = folder, folder / "free"
+        self._free.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def open(self, run: str, stage: str, client: str, claim: Claim) -> Upload:
         """Return a client's upload of a stage with what is already there of it: each chunk is checked anew.
@@ -163,8 +170,10 @@ class Spool:
             for other in path.parent.glob(f"{client}.*"):
                 if other != path:
                     other.unlink()
+            there = path.exists() and path.stat().st_size
+            if not there:
+                self._take_over(path)
             with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-                there = os.fstat(file.fileno()).st_size
                 os.ftruncate(file.fileno(), claim.size)
                 have = {i for i in range(len(claim.digests)) if there and self._matches(file.fileno(), claim, i)}
         except OSError as error:
@@ -181,8 +190,19 @@ class Spool:
         return state.hexdigest() == claim.digests[chunk]
 
     def forget(self, run: str, stage: str) -> None:
-        """Delete all uploads of a stage."""
-        shutil.rmtree(self._folder / run / stage, ignore_errors=True)
+        """Drop all uploads of a stage."""
+        folder = self._folder / run / stage
+        kept = sum(1 for _ in self._free.iterdir())
+        for path in list(folder.iterdir())[: max(0, _FREE_FILES - kept)] if folder.is_dir() else []:
+            path.replace(self._free / secrets.token_hex(8))
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _take_over(self, path: Path) -> None:
+        """Put a file that is no longer needed in the place of a new one, if there is any."""
+        for free in self._free.iterdir():
+            with suppress(FileNotFoundError):  # another upload has just taken it
+                free.replace(path)
+                return
 
     def stages(self, run: str) -> list[str]:
         """Return the stages that have uploads."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from koinon import tree
@@ -30,9 +31,9 @@ class Blobs:
         partial = self._folder / f"{os.getpid()}.part"
         state = hashlib.sha256()
         try:
-            with partial.open("wb") as file:
-                for piece in parts(value):
-                    state.update(piece)
+            with partial.open("wb") as file, ThreadPoolExecutor(1) as hashing:
+                for piece in parts(value):  # a large model is hashed and written at the same time
+                    hashing.submit(state.update, piece)
                     file.write(piece)
                 file.flush()
                 if self._synced:
