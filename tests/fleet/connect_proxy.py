@@ -1,4 +1,7 @@
-"""A small HTTP proxy that knows CONNECT and nothing else, with a password if it is given one."""
+"""A small HTTP proxy that knows CONNECT and nothing else, with a password if it is given one.
+
+Names under ``.invalid`` are this machine to it and nowhere to anybody else: who reaches them came through the proxy.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class ConnectProxy:
 
 @contextmanager
 def connect_proxy(credentials: str | None = None) -> Iterator[ConnectProxy]:
-    """Run a proxy to places on 127.0.0.1 in a thread; ``credentials`` (``user:password``) are asked for if given."""
+    """Run a proxy to places on this machine in a thread; ``credentials`` (``user:password``) are asked for if given."""
     loop = asyncio.new_event_loop()
     asked: list[tuple[str, int]] = []
     server = loop.run_until_complete(_serve(asked, credentials))
@@ -68,7 +71,7 @@ async def _asked(
     method, target, _ = head[0].split(" ")
     fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
     host, _, port = target.rpartition(":")
-    status = 405 if method != "CONNECT" else 200 if host in ("127.0.0.1", "localhost") else 403
+    status = 405 if method != "CONNECT" else 200 if host == "127.0.0.1" or host.endswith(".invalid") else 403
     if wanted is not None and fields.get("proxy-authorization", "").replace("basic", "Basic", 1) != wanted:
         status = 407
     asked.append((target, status))

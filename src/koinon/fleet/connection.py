@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import random
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 
@@ -26,6 +27,8 @@ _READ_SECONDS = 90.0  # longer than a long poll
 _LONGEST_PAUSE = 15.0
 _BLOCK = 1 << 20
 _TRANSFERS = 3  # of a blob that does not come as announced
+_TUNNEL_REFUSED = "Tunnel connection failed: 407"
+_CHANCE = random.SystemRandom()  # an app file is loaded with a fixed seed, and parties must not try again in step
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -125,6 +128,8 @@ class Connection:
                 own = {**headers, **(again() if again else {}), **self._authorization(signed_in)}
                 status, answer, wait = self._once(method, path, data, own, read)
             except (urllib3.exceptions.HTTPError, OSError) as error:
+                if _TUNNEL_REFUSED in str(error):
+                    raise self._unknown_to_proxy() from error
                 status, answer, wait, problem = 0, b"", None, _plain(error)
                 renewed = False  # whoever answers next may be another process, with other sessions
             if status and status not in _AGAIN:
@@ -132,11 +137,11 @@ class Connection:
                     self._token, renewed = None, True
                     continue
                 if status >= 400:
-                    raise _refusal(status, answer)
+                    raise self._unknown_to_proxy() if status == 407 else _refusal(status, answer)
                 return status, answer
             problem = problem or f"answered {status}: {_refusal(status, answer)}"
             longest = min(_LONGEST_PAUSE, 0.25 * 2 ** min(pauses, 10))
-            pause = wait if wait is not None else longest * random.uniform(0.5, 1.0)
+            pause = wait if wait is not None else longest * _CHANCE.uniform(0.5, 1.0)
             self._rest(problem, pause, time.monotonic() - began, loud=pauses >= 2)
             pauses += 1
 
@@ -183,6 +188,13 @@ class Connection:
             self._say(f"{self._reach.url} {problem} (trying again in {pause:.1f} s)")
         time.sleep(pause)
 
+    def _unknown_to_proxy(self) -> FleetError:
+        where = "" if self._reach.proxy is None else _proxy(self._reach.proxy)[0]
+        return FleetError(
+            f"The proxy {where} asks for a name and a password, or for others (407). Give them as "
+            "--proxy http://USER:PASSWORD@HOST:PORT, or so in HTTPS_PROXY; write @ as %40, : as %3A, / as %2F."
+        )
+
     @staticmethod
     def _no_session() -> str:
         raise FleetError("This connection has no session.")
@@ -196,7 +208,7 @@ def pinned_authority(link: JoinLink, reach: Reach, say: Callable[[str], None]) -
     """
     if link.authority is None:
         return None
-    connection = Connection(replace(reach, url=link.url, authority=None, patience=60.0), say)
+    connection = Connection(replace(reach, url=link.url, authority=None, patience=min(60.0, reach.patience)), say)
     context = _context(connection._reach)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection._pool = _pool(connection._reach, context)
@@ -233,12 +245,18 @@ def _pool(reach: Reach, context: ssl.SSLContext) -> urllib3.PoolManager:
     timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
     if reach.proxy is None:
         return urllib3.PoolManager(2, timeout=timeout, ssl_context=context, maxsize=2, blocksize=1 << 18)
-    parts = urlsplit(reach.proxy)
-    known = (
-        urllib3.make_headers(proxy_basic_auth=f"{parts.username}:{parts.password or ''}") if parts.username else None
-    )
-    where = f"{parts.scheme or 'http'}://{parts.hostname}:{parts.port or 3128}"
+    where, known = _proxy(reach.proxy)
     return urllib3.ProxyManager(where, proxy_headers=known, timeout=timeout, ssl_context=context, maxsize=2)
+
+
+def _proxy(text: str) -> tuple[str, dict[str, str]]:
+    """Return a proxy's address and what it is told of who asks."""
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if parts.username is None:
+        return where, {}
+    known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return where, {"Proxy-Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
 
 
 def _refusal(status: int, answer: bytes) -> Refusal:
@@ -251,4 +269,6 @@ def _refusal(status: int, answer: bytes) -> Refusal:
 
 def _plain(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
+    if "RemoteDisconnected" in str(reason):
+        return "closes the connection, as one does that asks for another certificate: --certificate and --key"
     return f"cannot be reached: {type(reason).__name__}: {str(reason)[:160]}"
