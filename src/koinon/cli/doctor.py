@@ -41,7 +41,7 @@ def examine_link(link: str, app_file: Path | None, changes: Sequence[str], *, as
         # The token stays out of it: people send such output to others.
         print_json({"url": parsed.url, "healthy": healthy, "seconds": time.monotonic() - begun, "checks": rows})
     else:
-        say("All is well." if healthy else "Mend what is wrong, from the top, and run the same line again.")
+        say(_conclusion(findings))
     if not healthy:
         sys.exit(Exit.FAILED)
 
@@ -52,6 +52,13 @@ def _described(app_file: Path, changes: Sequence[str]) -> dict[str, Any]:
         return agreed_app(app_file, changes)
     except SystemExit as error:
         raise Wrong(f"{app_file} cannot be loaded: its own traceback is shown", "Mend the file.") from error
+
+
+def _conclusion(findings: Sequence[Finding]) -> str:
+    verdicts = {finding.verdict for finding in findings}
+    if Verdict.WRONG in verdicts:
+        return "Mend what is wrong, from the top, and run the same line again."
+    return "It works; something is worth a look." if Verdict.NOTE in verdicts else "All is well."
 
 
 def _say(finding: Finding) -> None:

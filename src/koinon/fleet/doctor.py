@@ -200,9 +200,7 @@ def _transfer(case: Case) -> Answer[Case]:
     lines, late = [], []
     for run in case.runs:
         seconds = run.model_bytes / case.down + run.update_bytes / case.up
-        lines.append(
-            f"{run.name}: {_size(run.model_bytes)} down and {_size(run.update_bytes)} up, about {_seconds(seconds)}"
-        )
+        lines.append(f"{run.name}: {_size(run.model_bytes)} down and {_size(run.update_bytes)} up: {_seconds(seconds)}")
         if seconds > run.longest:
             late.append(f"{run.name} ({run.longest:g} s)")
     if late:
@@ -327,4 +325,6 @@ def _size(count: float) -> str:
 
 
 def _seconds(seconds: float) -> str:
+    if seconds < 0.01:
+        return "no time"
     return f"{seconds:.2g} s" if seconds < 99 else f"{seconds / 60:.0f} minutes"
