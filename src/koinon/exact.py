@@ -21,6 +21,9 @@ RANGE = 2.0**32
 LARGEST_WEIGHT = 2**24
 """Weights are whole numbers below this: exact in float32."""
 _BLOCK = 1 << 15
+_ROUNDER = np.float64(1.5 * 2.0**52)
+_ROUNDER_BITS = _ROUNDER.view(np.int64)
+_SMALL_SQUARES = np.float32(2.0**102)  # then no number of the block is 2**51 or more
 
 
 def limit(cohort: int, weight: Any) -> Any:
@@ -53,18 +56,30 @@ def zero(value: Tree) -> Tree:
 def accumulate(total: Tree, value: Tree, weight: int) -> None:
     """Add a float32 numpy update into ``total`` in place, in blocks that stay in cache."""
     factor = np.float32(weight) * np.float32(SCALE)
-    scaled, whole = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
+    scaled, wide = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float64)
 
     def leaf(into: Array, x: Array) -> None:
         flat, source = into.reshape(-1), np.ascontiguousarray(x, np.float32).reshape(-1)
         for start in range(0, source.size, _BLOCK):
             part = source[start : start + _BLOCK]
-            real, integer = scaled[: part.size], whole[: part.size]
-            np.multiply(part, factor, out=real)
-            np.rint(real, out=integer, casting="unsafe")
-            flat[start : start + part.size] += integer
+            _add_rounded(flat[start : start + part.size], np.multiply(part, factor, out=scaled[: part.size]), wide)
 
-    map(leaf, total, value)
+    with np.errstate(over="ignore"):  # that a block's squares overflow says that its numbers are large
+        map(leaf, total, value)
+
+
+def _add_rounded(into: Array, real: Array, wide: Array) -> None:
+    """Add ``rint(real)`` to int64 numbers in place.
+
+    A float64 of 2**52 + 2**51 + v, with |v| below 2**51, has v rounded half to even in its low bits and the constant
+    in the others: one addition rounds, and the bits are added as they are. Processors have no faster way from float32 to int64.
+    """
+    if np.vdot(real, real) < _SMALL_SQUARES:
+        shifted = np.add(real, _ROUNDER, out=wide[: real.size])
+        into += shifted.view(np.int64)
+        into -= _ROUNDER_BITS
+    else:
+        into += np.rint(real).astype(np.int64)
 
 
 def merge(left: Tree, right: Tree) -> Tree:
