@@ -192,6 +192,13 @@ def test_another_coordinators_key_is_seen(copy: Callable[[str], Path]) -> None:
     assert len([what for what in broken(folder) if "signature is not the coordinator's" in what]) == ROUNDS
 
 
+def test_receipts_of_somebody_else_with_this_clients_name_are_seen(copy: Callable[[str], Path]) -> None:
+    """The commits are signed, and not with the key that this participant has."""
+    folder = copy("nice")
+    (folder / "identity.key").write_text(bytes(range(1, 33)).hex())
+    assert len([what for what in broken(folder) if "stands there with another key than its own" in what]) == ROUNDS
+
+
 def test_another_app_than_the_one_that_was_joined_is_seen(copy: Callable[[str], Path]) -> None:
     path = the(copy("nice"), "runs")
     path.write_text(path.read_text().replace(json.loads(path.read_text().splitlines()[0])["app"], name("another app")))
