@@ -36,7 +36,7 @@ class Process:
         self.name = name
         self.folder = folder
         self._line = [*prefix, *_KOINON, *arguments]
-        self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
         self._file = folder / f"{name}.log"
         self._born = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +47,7 @@ class Process:
         with self._file.open("ab") as log:
             self._born = log.tell()
             self._process = subprocess.Popen(
-                self._line, cwd=self.folder, env=self._environment,
+                self._line, cwd=self.folder, env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         return self
@@ -119,12 +119,14 @@ class Fleet:
         self.until("the coordinator answers", self.answers, START_S)
 
     def join(
-        self, name: str, *, link: str | None = None, prefix: Sequence[str] = (), options: Sequence[str] = ()
-    ) -> Process:
+        self, name: str, *, link: str | None = None, prefix: Sequence[str] = (), options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:  # fmt: skip
         """Start the party ``name`` with a join link of its own."""
         line = ["join", link or self.invite(name), str(self.app), "--name", name, "--dir", str(self.folder / name)]
         line += [*options, *self.changes]
-        self.participants[name] = Process(name, line, self.folder, environment=self.environment, prefix=prefix)
+        own = {**self.environment, **(environment or {})}
+        self.participants[name] = Process(name, line, self.folder, environment=own, prefix=prefix)
         return self.participants[name].start()
 
     def invite(self, name: str | None = None) -> str:

@@ -12,3 +12,4 @@ class Exit(IntEnum):
     DIVERGED = 3  # every client of a round was refused; what came before is kept
     APP = 4  # the app file raised: its own traceback is shown
     INTERRUPTED = 130
+    TERMINATED = 143  # SIGTERM, as systemctl stop and docker stop send it

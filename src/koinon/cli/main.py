@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,7 @@ def main() -> None:
 
     os.environ.update(settings(os.environ))  # this process is koinon's own
     os.environ.setdefault("KERAS_BACKEND", "jax")
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -239,6 +241,11 @@ def main() -> None:
         if error.name in ("cryptography", "prometheus_client", "sqlalchemy", "starlette", "urllib3", "uvicorn"):
             _end(f"Error: a fleet needs {error.name}. Run: pip install 'koinon[fleet,jax]'", Exit.FAILED)
         raise
+
+
+def _terminated(number: int, frame: object) -> None:
+    """End as after Ctrl-C: whatever is open is closed on the way out."""
+    _end("Told to end. What was committed is kept: run the same line again.", Exit.TERMINATED)
 
 
 def _end(message: str, status: Exit) -> None:

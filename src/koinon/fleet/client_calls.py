@@ -242,6 +242,9 @@ class _Calls:
                 raise Refusal(
                     422, "corrupt", f"Chunk {place} does not have the digest that was announced. Send it again."
                 )
+        except Refusal as refusal:
+            figures.last_error = str(refusal)
+            raise
         finally:
             chunk.drop()
         figures.bytes_received += length

@@ -37,7 +37,9 @@ def test_a_full_spool_is_said_and_waited_out(app: Path, tmp_path: Path, undistur
     ):
         disk.fill(but=1_000_000)
         joined(fleet)
-        fleet.until("it is said", lambda: "disk" in str(fleet.run()["waits_for"]) + str(fleet.run()["clients"]), 40)
+        fleet.until("it is said", lambda: "No space" in (fleet.run()["waits_for"] or ""), 60)
+        assert fleet.run()["state"] == "paused"
+        assert "No space" in fleet.coordinator.said()
         assert fleet.coordinator.alive
         assert fleet.rounds() == 0
         disk.make_room()
@@ -60,8 +62,8 @@ def test_a_full_journal_is_said_and_waited_out(
         fleet.reaches(2, 40)
         disk.fill()
         fleet.until("it is said", lambda: "full" in str(fleet.run()["waits_for"]), 40)
-        stood = fleet.rounds()
-        assert stood < 30
+        assert fleet.run()["state"] == "paused"
+        assert fleet.rounds() < 30
         disk.make_room()
         digest = fleet.finishes(150)
         assert [row["round"] for row in fleet.run()["history"]] == list(range(1, 31))

@@ -1,0 +1,60 @@
+"""SIGINT and SIGTERM of both sides: a clean end with a documented status, and the same line goes on."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fleet.faults.app import NAMES
+from fleet.processes import Fleet
+
+CHANGES = ("stop.rounds=25",)
+STEP = {"STEP_SECONDS": "0.02"}
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+def test_a_coordinator_told_to_end_ends_and_goes_on(
+    number: signal.Signals, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+) -> None:
+    with Fleet(tmp_path, app, changes=CHANGES, serve=("--stay",), environment=STEP) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name)
+        fleet.reaches(2, 60)
+        fleet.coordinator.signal(number)
+        assert fleet.coordinator.wait(15) == STATUS[number]
+        assert "Traceback" not in fleet.coordinator.said()
+        assert "run the same line again" in fleet.coordinator.said()
+        fleet.serve()
+        digest = fleet.finishes(60)
+    assert digest == undisturbed(*CHANGES)
+
+
+@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+def test_a_participant_told_to_end_ends_and_goes_on(
+    number: signal.Signals, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+) -> None:
+    with Fleet(tmp_path, app, changes=CHANGES, serve=("--stay",), environment=STEP) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name)
+        fleet.reaches(2, 60)
+        lyon = fleet.participants["lyon"]
+        lyon.signal(number)
+        assert lyon.wait(15) == STATUS[number]
+        assert "Traceback" not in lyon.said()
+        assert "run the same line again" in lyon.said()
+        lyon.start()
+        digest = fleet.finishes(60)
+    assert digest == undisturbed(*CHANGES)
+
+
+def test_both_sides_end_by_themselves_when_the_run_is_over(app: Path, tmp_path: Path) -> None:
+    with Fleet(tmp_path, app) as fleet:
+        fleet.serve()
+        participants = [fleet.join(name) for name in NAMES]
+        assert [participant.wait(60) for participant in participants] == [0, 0, 0], fleet.story()
+        assert fleet.coordinator.wait(20) == 0
+        assert "The run is finished" in participants[0].said()
