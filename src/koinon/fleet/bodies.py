@@ -94,17 +94,26 @@ async def read_chunk(request: Request, length: int, write: Callable[[bytes], Non
     if declared != str(length):
         raise Refusal(422, "malformed", f"This chunk has {length:,} bytes; {declared[:20]} were announced.")
     direct: DirectBody | None = request.scope.get("extensions", {}).get("koinon.direct_body")
-    pace, behind = _Pace(), _Behind(write, direct)
+    if length <= _MOST_BEHIND:  # written sooner than a thread is woken
+        await _read(request, direct, write)
+        return
+    behind = _Behind(write, direct)
     try:
-        if direct is not None:
-            while not await direct.into(pace.counted(behind), 1.0):
-                pace.check()
-        else:
-            async for piece in request.stream():
-                pace.counted(behind)(piece)
-                pace.check()
+        await _read(request, direct, behind)
     finally:
         await behind.done()
+
+
+async def _read(request: Request, direct: DirectBody | None, write: Callable[[bytes], None]) -> None:
+    pace = _Pace()
+    counted = pace.counted(write)
+    if direct is not None:
+        while not await direct.into(counted, 1.0):
+            pace.check()
+        return
+    async for piece in request.stream():
+        counted(piece)
+        pace.check()
 
 
 class _Behind:

@@ -9,12 +9,13 @@ import random
 import ssl
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import urllib3
 
 from koinon.errors import FleetError
@@ -59,9 +60,10 @@ class Connection:
         status, answer = self._sent(method, path, data, headers, signed_in)
         return None if status == 204 or not answer else json.loads(answer)
 
-    def put(self, path: str, data: memoryview) -> None:
-        """Send bytes."""
-        self._sent("PUT", path, data, {"Content-Type": "application/octet-stream"}, True)
+    def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        """Send bytes that lie in parts."""
+        length = str(sum(map(len, parts)))
+        self._sent("PUT", path, parts, {"Content-Type": "application/octet-stream", "Content-Length": length}, True)
 
     def size(self, digest: str) -> int:
         """Return a blob's size in bytes."""
@@ -74,7 +76,7 @@ class Connection:
         self._sent("GET", f"/v1/blobs/{digest}", None, {"Range": "bytes=0-0"}, True, look)
         return found
 
-    def download(self, digest: str, size: int) -> bytearray:
+    def download(self, digest: str, size: int) -> memoryview:
         """Return a blob whose bytes are checked against its digest; one that was damaged on its way is fetched again.
 
         Raises FleetError if it is always another.
@@ -86,18 +88,18 @@ class Connection:
             self._say("The model was damaged on its way; fetching it again")
         raise FleetError("The model that came is not the one that was announced. Its transfer was tampered with.")
 
-    def _transfer(self, path: str, size: int) -> tuple[bytearray, str]:
+    def _transfer(self, path: str, size: int) -> tuple[memoryview, str]:
         """Return a blob and its digest; an interrupted transfer goes on where it stopped."""
-        data = bytearray(size)
+        data = np.empty(size, np.uint8).data  # in huge pages where the system has them
         place, state = 0, hashlib.sha256()
 
         def more(response: urllib3.BaseHTTPResponse) -> None:
             nonlocal place
             while place < size:
-                count = response.readinto(memoryview(data)[place : place + _BLOCK])
+                count = response.readinto(data[place : place + _BLOCK])
                 if not count:
                     raise urllib3.exceptions.ProtocolError("the blob was cut short")
-                state.update(memoryview(data)[place : place + count])
+                state.update(data[place : place + count])
                 place += count
 
         while place < size:
@@ -114,7 +116,7 @@ class Connection:
         self,
         method: str,
         path: str,
-        data: bytes | memoryview | None,
+        data: bytes | Sequence[memoryview] | None,
         headers: Mapping[str, str],
         signed_in: bool,
         read: Callable[[urllib3.BaseHTTPResponse], None] | None = None,
@@ -149,7 +151,7 @@ class Connection:
         self,
         method: str,
         path: str,
-        data: bytes | memoryview | None,
+        data: bytes | Sequence[memoryview] | None,
         headers: Mapping[str, str],
         read: Callable[[urllib3.BaseHTTPResponse], None] | None,
     ) -> tuple[int, bytes, float | None]:

@@ -86,7 +86,7 @@ class Ledger:
 
     def stage(self, round: int, purpose: Purpose) -> StageRow | None:
         """Return what an earlier process wrote of a stage."""
-        with self._store.transaction() as rows:
+        with self._store.transaction(durable=False) as rows:
             row = rows.execute(sa.select(t.stages).where(self._at(t.stages, round, purpose))).first()
         if row is None:
             return None
@@ -106,12 +106,12 @@ class Ledger:
             "target": row.target,
             "settled": settled,
         }
-        with self._store.transaction() as rows:
+        with self._store.transaction(durable=False) as rows:
             put(rows, t.stages, values)
 
     def uploads(self, round: int, purpose: Purpose) -> dict[str, tuple[Claim, Committed | None]]:
         """Return every upload of a stage and its commit."""
-        with self._store.transaction() as rows:
+        with self._store.transaction(durable=False) as rows:
             found = rows.execute(sa.select(t.uploads).where(self._at(t.uploads, round, purpose))).all()
         return {
             row.client: (
@@ -135,7 +135,7 @@ class Ledger:
             "digests": json.dumps(claim.digests),
             "commit": None if commit is None else json.dumps(asdict(commit)),
         }
-        with self._store.transaction() as rows:
+        with self._store.transaction(durable=False) as rows:
             put(rows, t.uploads, values)
 
     def commit(self, row: RoundRow) -> None:

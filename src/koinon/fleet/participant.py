@@ -20,10 +20,11 @@ from koinon.fleet.connection import Connection, Reach, pinned_authority
 from koinon.fleet.keep import Enrolled, Keep
 from koinon.fleet.link import JoinLink
 from koinon.fleet.payload import to_pieces
+from koinon.fleet.pieces import Pieces
 from koinon.fleet.receipts import canonical
 from koinon.fleet.refusal import Refusal
 from koinon.fleet.signatures import Kind, digest, encoded, signed_text
-from koinon.fleet.spool import Claim, claim_of
+from koinon.fleet.spool import Claim
 from koinon.round.client import initial_state
 from koinon.round.training import FederatedTraining
 from koinon.store.blobs import unpack
@@ -142,9 +143,12 @@ class Participant:
             if work is None:
                 continue
             serial = work["serial"]
-            self._decide(work["outcome"], int(work.get("round", 1)) - 1)
+            if work["outcome"]["round"]:
+                outcome = work["outcome"]
+                self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
             if work["state"] in (Purpose.TRAIN.value, Purpose.EVALUATE.value):
                 sent = self._work(work)
+                self._catch_up(max(int(work["outcome"]["round"]), int(work["round"]) - 1))
                 if sent and self._part.once and work["state"] == Purpose.TRAIN.value:
                     return Ended("once", f"round {work['round']} is sent", None, None)
             elif work["state"] != "idle":
@@ -205,11 +209,9 @@ class Participant:
             "Both sides need the same file, the same --set and the same koinon. Nothing was sent."
         )
 
-    def _decide(self, outcome: Mapping[str, Any], finished: int) -> None:
-        """Keep what the last committed round made of this participant's state, and all receipts so far."""
-        if outcome["round"]:
-            self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
-        if max(outcome["round"], finished) > self._receipts:
+    def _catch_up(self, finished: int) -> None:
+        """Fetch the receipts of rounds that are over, when nobody waits for this participant."""
+        if finished > self._receipts:
             self._fetch_receipts()
 
     def _fetch_receipts(self) -> None:
@@ -264,14 +266,15 @@ class Participant:
         """Upload what is missing and commit it; what it leaves on this disk is written first."""
         if not 1 <= weight < LARGEST_WEIGHT:
             return self._fail(work, f"a weight of {weight} cannot be sent: it must be from 1 to {LARGEST_WEIGHT - 1}")
-        claim, view = claim_of(pieces, self._chunk_bytes)
+        file = Pieces(pieces)
+        claim = file.claim(self._chunk_bytes)
         if tree.leaves(state):
             self._keep.stage(self._run, work["round"], state)
         at = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}"
         while True:
             body = {"bytes": claim.size, "chunk_bytes": claim.chunk_bytes, "digests": list(claim.digests)}
             have = set(self._connection.call("POST", f"{at}/update", body)["have"])
-            self._upload(at, claim, view, have)
+            self._upload(at, claim, file, have)
             try:
                 self._commit(work, at, claim, weight)
                 return True
@@ -279,12 +282,12 @@ class Participant:
                 if refusal.code != "incomplete":
                     raise
 
-    def _upload(self, at: str, claim: Claim, view: memoryview, have: set[int]) -> None:
+    def _upload(self, at: str, claim: Claim, file: Pieces, have: set[int]) -> None:
         for place in range(len(claim.digests)):
             if place not in have:
                 start = place * claim.chunk_bytes
                 try:
-                    self._connection.put(f"{at}/update/{place}", view[start : start + claim.length(place)])
+                    self._connection.put(f"{at}/update/{place}", file.part(start, claim.length(place)))
                 except Refusal as refusal:
                     if refusal.code != "corrupt":  # then the commit will say that it is missing
                         raise

@@ -39,7 +39,7 @@ class FleetRuntime:
         self._expected: dict[Purpose, Expected] = {}
         self._stages: dict[Purpose, tuple[StageJob, Settled]] = {}  # of the round that is open
         self._sums = TotalDigest()
-        self._syncing = ThreadPoolExecutor(1)
+        self._later = ThreadPoolExecutor(1)
         self._last = ""  # the blob of the server's state before this round
 
     # Runtime
@@ -71,7 +71,7 @@ class FleetRuntime:
     def close(self) -> None:
         """Let what is written in the background finish."""
         self._sums.result()
-        self._syncing.shutdown()
+        self._later.shutdown()
 
     # Journal
 
@@ -92,7 +92,8 @@ class FleetRuntime:
         live = {blob, after.broadcast, after.variables} | ({best} if best else set())
         self._written.keep(live, live | {self._last})
         self._last = blob
-        self._syncing.submit(ledger.blobs.sync, blob)
+        self._later.submit(ledger.blobs.sync, blob)
+        self._later.submit(ledger.blobs.clear)
 
     def past(self, stop: Stop) -> Outcome | None:
         """Return where an earlier process left the run."""
@@ -180,4 +181,4 @@ class _Written:
     def keep(self, trees: set[str], files: set[str]) -> None:
         """Forget all other trees, and delete all other files."""
         self._known = [entry for entry in self._known if entry.blob in trees]
-        self._blobs.keep(files - {""})
+        self._blobs.set_aside(files - {""})

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from koinon.errors import FleetError, FormatError
 
 _P256_SCALAR = 32
+_FIELD = 2**255 - 19
 
 
 class Kind(Enum):
@@ -39,6 +41,7 @@ class PublicKey:
         try:
             if self.kind is Kind.ED25519:
                 Ed25519PublicKey.from_public_bytes(self.raw)
+                _refuse_small_order(self.raw)
             else:
                 self._point()
         except ValueError as error:
@@ -62,6 +65,17 @@ class PublicKey:
         if len(self.raw) != 2 * _P256_SCALAR + 1:
             raise ValueError("a P-256 point is given uncompressed")
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), self.raw)
+
+
+def _refuse_small_order(raw: bytes) -> None:
+    """Raise ValueError for one of the points under which anybody can sign anything: times 8 they are the neutral one.
+
+    The same point on the Montgomery curve, u = (1 + y) / (1 - y), is what X25519 refuses for that reason (RFC 7748).
+    """
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    u = (1 + y) * pow(1 - y, -1, _FIELD) % _FIELD
+    point = X25519PublicKey.from_public_bytes(u.to_bytes(32, "little"))
+    X25519PrivateKey.from_private_bytes(bytes(32)).exchange(point)
 
 
 class OwnKey:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from koinon.errors import FormatError, StoreError
-from koinon.fleet.signatures import digest, root
+from koinon.fleet.signatures import root
 from koinon.store import tensors
 from koinon.tree import Array
 
@@ -208,15 +207,3 @@ class Spool:
         """Return the stages that have uploads."""
         folder = self._folder / run
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def claim_of(pieces: Sequence[bytes | memoryview], chunk_bytes: int) -> tuple[Claim, memoryview]:
-    """Return the claim for a file given in pieces, and the file in one piece of memory."""
-    whole = bytearray(sum(len(piece) for piece in pieces))
-    place = 0
-    for piece in pieces:
-        whole[place : place + len(piece)] = piece
-        place += len(piece)
-    view = memoryview(whole)
-    digests = tuple(digest(view[start : start + chunk_bytes]) for start in range(0, len(view), chunk_bytes))
-    return Claim(len(view), chunk_bytes, digests), view

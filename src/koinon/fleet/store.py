@@ -66,9 +66,16 @@ class FleetStore:
         return cls(folder, engine, release)
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Give a connection whose changes are kept all together, or not at all if the block raises."""
+    def transaction(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Give a connection whose changes are kept all together, or not at all if the block raises.
+
+        Without ``durable`` they outlive every process, but a power cut may take them.
+        """
         with speaking(self.folder), self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            elif not durable:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
             yield connection
 
     def value(self, name: str) -> Any:
@@ -143,7 +150,6 @@ def _engine(folder: Path, database: str | None) -> Engine:
 def _durable(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 
 

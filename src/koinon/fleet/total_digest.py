@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from koinon.fleet.deferred import BLOCK
 from koinon.fleet.signatures import digest
 from koinon.tree import Array
 
@@ -28,22 +29,29 @@ class TotalDigest:
         if start != self._places.get(name, 0) or not len(block):
             return
         self._places[name] = start + len(block)
+        if self._thread is None and len(block) < BLOCK:
+            self._update(name, block)  # a small model is hashed sooner than a thread is woken
+            return
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1)
         self._room.acquire()
-        self._thread.submit(self._update, name, block)
+        self._thread.submit(self._update_later, name, block)
 
     def result(self) -> str | None:
         """Return the digest of what was seen; None if that is nothing."""
-        if self._thread is None:
+        if self._thread is not None:
+            self._thread.shutdown()
+        if not self._leaves:
             return None
-        self._thread.shutdown()
         lines = [f"{name} {self._leaves[name].hexdigest()}\n" for name in sorted(self._leaves)]
         return digest("".join(lines).encode())
 
     def _update(self, name: str, block: Array) -> None:
+        little = np.ascontiguousarray(block, "<i8")
+        self._leaves.setdefault(name, hashlib.sha256()).update(little.view(np.uint8).data)
+
+    def _update_later(self, name: str, block: Array) -> None:
         try:
-            little = np.ascontiguousarray(block, "<i8")
-            self._leaves.setdefault(name, hashlib.sha256()).update(little.view(np.uint8).data)
+            self._update(name, block)
         finally:
             self._room.release()

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from koinon import tree
@@ -15,6 +16,8 @@ from koinon.store import tensors
 from koinon.tree import Tree
 
 _STRUCTURE = "structure"
+_LARGE = 8 << 20
+_GONE = ".gone"
 
 
 class Blobs:
@@ -31,9 +34,13 @@ class Blobs:
         partial = self._folder / f"{os.getpid()}.part"
         state = hashlib.sha256()
         try:
-            with partial.open("wb") as file, ThreadPoolExecutor(1) as hashing:
-                for piece in parts(value):  # a large model is hashed and written at the same time
-                    hashing.submit(state.update, piece)
+            with partial.open("wb") as file, ThreadPoolExecutor(1) as beside:
+                large = tree.size_bytes(value) > _LARGE  # then it is hashed and written at the same time
+                for piece in parts(value):
+                    if large:
+                        beside.submit(state.update, piece)
+                    else:
+                        state.update(piece)
                     file.write(piece)
                 file.flush()
                 if self._synced:
@@ -78,10 +85,21 @@ class Blobs:
 
     def keep(self, names: Iterable[str]) -> None:
         """Delete every other file, and what an interrupted write left."""
+        self.set_aside(names)
+        self.clear()
+
+    def set_aside(self, names: Iterable[str]) -> None:
+        """Rename every other file, so that :meth:`clear` can delete it at leisure: large files take their time."""
         kept = {self.path(name) for name in names}
         for path in self._folder.iterdir():
-            if path not in kept:
-                path.unlink(missing_ok=True)
+            if path not in kept and path.suffix != _GONE:
+                with suppress(FileNotFoundError):
+                    path.replace(path.with_suffix(_GONE))
+
+    def clear(self) -> None:
+        """Delete what was set aside."""
+        for path in self._folder.glob(f"*{_GONE}"):
+            path.unlink(missing_ok=True)
 
     def path(self, name: str) -> Path:
         """Return where the blob of a name is, or would be."""

@@ -22,7 +22,8 @@ from koinon.fleet.members import Member
 from koinon.fleet.payload import Expected
 from koinon.fleet.run import FleetRun, Settled, StageJob
 from koinon.fleet.signatures import OwnKey, digest, encoded, signed_text
-from koinon.fleet.spool import Spool, claim_of
+from koinon.fleet.pieces import Pieces
+from koinon.fleet.spool import Spool
 from koinon.fleet.store import FleetStore
 from koinon.store import tensors
 
@@ -89,7 +90,8 @@ def send(run: FleetRun, client: str) -> None:
     """Send and commit a client's update."""
     key = OwnKey(client.encode().ljust(32))
     update = {"update.params.w": np.ones(3, np.float32), "metrics.examples": np.float32(4)}
-    claim, whole = claim_of(list(tensors.pieces(update)), 1 << 20)
+    parts = list(tensors.pieces(update))
+    claim, whole = Pieces(parts).claim(1 << 20), memoryview(b"".join(parts))
     run.begin_upload(client, 1, TRAIN, claim)
     chunk = run.open_chunk(client, 1, TRAIN, 0)
     if chunk is not None:
