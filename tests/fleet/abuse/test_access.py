@@ -8,6 +8,7 @@ from pathlib import Path
 import bare
 import pytest
 
+from koinon.errors import FormatError
 from koinon.fleet.access import SESSION_SECONDS, Access
 from koinon.fleet.refusal import Refusal
 from koinon.fleet.signatures import Kind, PublicKey, digest, encoded, signed_text
@@ -172,6 +173,23 @@ def test_an_enrolment_is_signed_by_the_key_it_brings(access: Access, kind: str) 
         with pytest.raises(Refusal, match="not signed"):
             access.enrol(token, "lyon", key, signature)
     access.enrol(token, "lyon", key, mine.sign(good))
+
+
+FIELD = 2**255 - 19
+ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7  # y of a point of order 8
+SMALL_ORDER = [0, 1, FIELD - 1, FIELD, FIELD + 1, ORDER_8, FIELD - ORDER_8]
+
+
+@pytest.mark.parametrize("y", SMALL_ORDER)
+@pytest.mark.parametrize("sign", [0, 1 << 255])
+def test_a_key_under_which_anybody_can_sign_is_refused(y: int, sign: int) -> None:
+    with pytest.raises(FormatError, match="no ed25519 public key"):
+        PublicKey(Kind.ED25519, (y | sign).to_bytes(32, "little"))
+
+
+def test_every_key_that_is_made_is_taken() -> None:
+    for _ in range(100):
+        PublicKey(Kind.ED25519, bare.Key("ed25519").public)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "a/b", "..\n", "a\n", "é", "a b", "<b>", "\x1b[2J"])
