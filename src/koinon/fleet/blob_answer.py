@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from koinon.fleet.refusal import Refusal
 from koinon.fleet.run import Figures
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18  # stays in a processor's cache between the disk's pages and the socket
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import random
 import ssl
@@ -96,7 +97,7 @@ class Connection:
         def more(response: urllib3.BaseHTTPResponse) -> None:
             nonlocal place
             while place < size:
-                count = response.readinto(data[place : place + _BLOCK])
+                count = _received(response, data[place : place + _BLOCK])
                 if not count:
                     raise urllib3.exceptions.ProtocolError("the blob was cut short")
                 state.update(data[place : place + count])
@@ -259,6 +260,17 @@ def _proxy(text: str) -> tuple[str, dict[str, str]]:
         return where, {}
     known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return where, {"Proxy-Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
+
+
+def _received(response: urllib3.BaseHTTPResponse, into: memoryview) -> int:
+    """Read into memory. urllib3 copies three times on the way, which its own response from the standard library does not."""
+    inner = getattr(response, "_fp", None)
+    if isinstance(inner, http.client.HTTPResponse):
+        try:
+            return inner.readinto(into)
+        except http.client.HTTPException as error:
+            raise urllib3.exceptions.ProtocolError("the blob was cut short") from error
+    return response.readinto(into)
 
 
 def _refusal(status: int, answer: bytes) -> Refusal:

@@ -51,8 +51,11 @@ class Average:
         if self.momentum:
             change = tree.map(lambda v, d: self.momentum * v + d, state["velocity"], change)
             new["velocity"] = change
-        new["params"] = tree.map(lambda w, d: moved(w, self.learning_rate * d), state["params"], change)
+        new["params"] = tree.map(lambda w, d: moved(w, self._step(d)), state["params"], change)
         return new
+
+    def _step(self, change: Array) -> Array:
+        return change if self.learning_rate == 1 else self.learning_rate * change
 
     def variables(self, state: Tree) -> Variables:
         """Return the model."""
