@@ -163,6 +163,17 @@ def test_receipts_that_are_all_gone_are_seen(copy: Callable[[str], Path]) -> Non
     assert broken(path.parents[1]) == [f"receipts: 0 are here, and {ROUNDS - 1} rounds are finished"]
 
 
+def test_receipts_that_are_gone_while_the_run_goes_on_are_seen_a_round_later(copy: Callable[[str], Path]) -> None:
+    """Those of the rounds before are fetched when an update is sent: until then they may be missing."""
+    path = the(copy("lyon"), "receipts")
+    runs, lines = the(path.parents[1], "runs"), path.read_bytes().splitlines(keepends=True)
+    runs.write_bytes(runs.read_bytes().splitlines(keepends=True)[0])
+    path.write_bytes(lines[0])
+    assert broken(path.parents[1]) == []
+    path.write_bytes(b"")
+    assert broken(path.parents[1]) == ["receipts: 0 are here, and 1 rounds are finished"]
+
+
 def test_a_commit_that_this_folder_never_made_is_seen(copy: Callable[[str], Path]) -> None:
     path = the(copy("paris"), "commits")
     lines = path.read_bytes().splitlines(keepends=True)

@@ -171,7 +171,7 @@ def _participants(folder: Path) -> list[Evidence]:
                 name=app["name"],
                 opening=Opening(path.stem, app["app"], coordinator),
                 texts=tuple(map(_rewritten, _lines(folder / "receipts" / path.name))),
-                rounds=max((one.round - 1 for one in own.sent), default=0),  # a round begins when the last is finished
+                rounds=_finished(own.sent, ended=any("state" in line for line in told)),
                 keys=keys,
                 models={end.model: result} if end is not None and result.is_file() else {},
                 end=end,
@@ -179,6 +179,17 @@ def _participants(folder: Path) -> list[Evidence]:
             )
         )
     return found
+
+
+def _finished(sent: tuple[Sent, ...], *, ended: bool) -> int:
+    """Return how many rounds a participant must have receipts of.
+
+    A round begins when the last is finished. The receipts of those before are fetched when its update is sent: before
+    there is work for the next round, or the run ends.
+    """
+    rounds = sorted({one.round for one in sent})
+    known = rounds if ended else rounds[:-1]
+    return known[-1] - 1 if known else 0
 
 
 @contextmanager

@@ -193,6 +193,7 @@ class Participant:
         body = {"app": own, **counts, "codecs": list(_CODECS), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         self._receipts = len(self._keep.noted("receipts", self._run))
+        self._fetch_receipts()
         self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
         self._say(f"Joined {mine[0]['name']} with {counts['train_examples']:,} examples to train on; they stay here")
 

@@ -48,6 +48,11 @@ class Call:
     answered: Message
 
 
+def depends(sent: Message) -> bool:
+    """Return whether the answer depends on how far the coordinator has come by itself."""
+    return "/work?" in sent.line or "/receipts?" in sent.line
+
+
 def make(port: int, sent: Message) -> Call:
     """Make a call to a server on this machine and return it with its answer."""
     method, path = sent.line.split(" ")

@@ -7,16 +7,19 @@ the wire: a coordinator of version 1 has to go on answering what stands there.
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from golden.sessions.page import visit
 from golden.sessions.stage import AGREEMENT, PARTY_KEY, resolved, stage
-from golden.sessions.tape import Call, differs, make, read, written
+from golden.sessions.tape import Call, depends, differs, make, read, written
 from golden.sessions.wires import from_tape, handed_on
 from koinon.engines.catalogue import engine
 from koinon.fleet.connection import Reach
 from koinon.fleet.link import JoinLink
 from koinon.fleet.participant import Ended, Floors, Participation, participate
+from koinon.fleet.signatures import digest
+from koinon.store import tensors
 
 HERE = Path(__file__).parent
 ABOUT = {
@@ -62,7 +65,7 @@ def test_todays_coordinator_answers_as_it_did(name: str, tmp_path: Path, monkeyp
     wrong = []
     with stage(tmp_path / "coordinator", monkeypatch) as coordinator:
         for number, then in enumerate(tape(name), start=1):
-            if "/work?" in then.sent.line:
+            if depends(then.sent):
                 coordinator.settle()
             now = make(coordinator.port, then.sent).answered
             for what, recorded, found in (
@@ -85,6 +88,25 @@ def test_todays_participant_makes_the_calls_that_were_recorded(tmp_path: Path) -
             assert not wire.wrong, wire.wrong[0]
     assert len(wire.calls) == len(then)
     assert (ended.state, ended.model) == ("finished", tmp_path / "lyon" / "golden.safetensors")
+
+
+def test_who_has_the_updates_can_compute_the_sum_of_a_receipt_again() -> None:
+    """By the fixed-point formula itself, not by koinon's own sums."""
+    calls = tape("participant")
+    file = b"".join(
+        call.sent.body for call in calls if "PUT" in call.sent.line and "/rounds/1/train/" in call.sent.line
+    )
+    weight = next(call.sent.json["weight"] for call in calls if call.sent.line.endswith("/rounds/1/train/commit"))
+    leaves = tensors.layout(memoryview(file), len(file)).views(file)
+    lines = [
+        f"{name.removeprefix('update.')} {digest(np.rint(np.float64(leaf) * (weight * 2.0**30)).astype('<i8').tobytes())}\n"
+        for name, leaf in sorted(leaves.items())
+        if name.startswith("update.")
+    ]
+    receipts = next(
+        found for call in calls if "/receipts?" in call.sent.line and (found := call.answered.json["receipts"])
+    )
+    assert receipts[0]["receipt"]["aggregate"] == digest("".join(lines).encode())
 
 
 def test_a_tape_is_read_as_it_was_written() -> None:

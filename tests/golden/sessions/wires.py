@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from golden.sessions.tape import SENT, Call, Message, make
+from golden.sessions.tape import SENT, Call, Message, depends, make
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Wire:
 
 @contextmanager
 def handed_on(port: int, settle: Callable[[], None]) -> Iterator[Wire]:
-    """Hand every call on to ``port``; ``settle`` is waited for before a client asks for work."""
+    """Hand every call on to ``port``; ``settle`` is waited for before what depends on it."""
 
     def answer(wire: Wire, sent: Message) -> Message:
-        if "/work?" in sent.line:
+        if depends(sent):
             settle()
         wire.calls.append(make(port, sent))
         return wire.calls[-1].answered
