@@ -49,7 +49,7 @@ class RoundRow:
     blob: str  # of the server's state
     best: str | None
     receipt: str | None
-    outcomes: Mapping[str, bool]  # everyone who was asked -> whether its update is in the sum
+    outcomes: Mapping[str, bool]  # everyone who sent an update -> whether it is in the sum
 
 
 class Ledger:

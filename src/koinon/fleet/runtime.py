@@ -143,12 +143,15 @@ class FleetRuntime:
         return [others[i] for i in order.tolist()]
 
     def _outcomes(self) -> dict[str, bool]:
-        """Return for everybody who was asked to train whether its update is in the sum."""
+        """Return for everybody who sent an update whether it is in the sum.
+
+        Who sent none keeps the outcome of an earlier round: it may not have heard of that yet.
+        """
         if Purpose.TRAIN not in self._stages:
             return {}
         _, settled = self._stages[Purpose.TRAIN]
         made = {self._run.members[part.client].client for part in settled.received}
-        return {c: c in made and not settled.commits[c].refused for c in settled.asked}
+        return {c: c in made and not settled.commits[c].refused for c in settled.commits}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The app of these tests: linear regression in numpy with ballast, so that an update can be large and a step slow.
 
-``BALLAST`` is how many numbers are sent beside the regression's own, ``STEP_SECONDS`` how long a step sleeps.
+``BALLAST`` is how many numbers are sent beside the regression's own, ``STEP_SECONDS`` how long a step sleeps,
+``ALGORITHM`` which of the two.
 """
 
 import os
@@ -13,6 +14,10 @@ import koinon as kn
 import linear
 
 NAMES = ("lyon", "nice", "paris")
+ALGORITHMS = {
+    "fedavg": kn.fedavg(kn.sgd(0.05), epochs=2, batch_size=4),
+    "scaffold": kn.scaffold(kn.sgd(0.05), epochs=2, batch_size=4),  # keeps state on the clients
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ app = kn.App(
     model=Ballasted(ballast=int(os.environ.get("BALLAST", "8"))),
     clients={name: examples(name) for name in NAMES},
     algorithm=replace(
-        kn.fedavg(kn.sgd(0.05), epochs=2, batch_size=4),
+        ALGORITHMS[os.environ.get("ALGORITHM", "fedavg")],
         schedule=kn.Synchronous(clients=3, quorum=1.0, shortest=60.0),
     ),
     stop=kn.Stop(rounds=6),

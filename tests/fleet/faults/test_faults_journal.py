@@ -20,9 +20,9 @@ from koinon.fleet.access import Access
 from koinon.fleet.ledger import Ledger, StageRow
 from koinon.fleet.members import Member
 from koinon.fleet.payload import Expected
+from koinon.fleet.pieces import Pieces
 from koinon.fleet.run import FleetRun, Settled, StageJob
 from koinon.fleet.signatures import OwnKey, digest, encoded, signed_text
-from koinon.fleet.pieces import Pieces
 from koinon.fleet.spool import Spool
 from koinon.fleet.store import FleetStore
 from koinon.store import tensors

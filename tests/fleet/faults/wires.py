@@ -26,7 +26,7 @@ class Wire:
     def __init__(self, upstream: int, spoil: Callable[[bytes], bytes | None]) -> None:
         self.upstream = upstream
         self._spoil = spoil
-        self._whole = True
+        self.whole = True
         self._ends: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._door = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -45,14 +45,14 @@ class Wire:
 
     def cut(self) -> None:
         """Cut every connection."""
-        self._whole = False
+        self.whole = False
         with self._lock:
             for end in self._ends:
                 _hang_up(end)
 
     def mend(self) -> None:
         """Let new connections through again."""
-        self._whole = True
+        self.whole = True
 
     def _accept(self) -> None:
         while True:
@@ -61,7 +61,7 @@ class Wire:
             except OSError:
                 return  # closed
             try:
-                if not self._whole:
+                if not self.whole:
                     raise ConnectionRefusedError
                 far = socket.create_connection(("127.0.0.1", self.upstream), timeout=10)
             except OSError:
