@@ -284,5 +284,5 @@ def _refusal(status: int, answer: bytes) -> Refusal:
 def _plain(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     if "RemoteDisconnected" in str(reason):
-        return "closes the connection, as one does that asks for another certificate: --certificate and --key"
+        return "closes the connection without a word: if it always does, it may ask for --certificate and --key"
     return f"cannot be reached: {type(reason).__name__}: {str(reason)[:160]}"

@@ -30,12 +30,21 @@ def survives(kills: int, seed: int, fleet: Fleet) -> None:
         victim.start()
 
 
-@pytest.mark.parametrize(("kills", "rounds"), [(8, 30), pytest.param(54, 220, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("algorithm", "kills", "rounds"),
+    [
+        ("scaffold", 8, 30),  # keeps state on the clients
+        pytest.param("fedavg", 54, 220, marks=pytest.mark.slow),
+        pytest.param("scaffold", 54, 220, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_killed_at_seeded_moments_ends_as_an_undisturbed_one(
-    kills: int, rounds: int, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+    algorithm: str, kills: int, rounds: int, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
     changes = (f"stop.rounds={rounds}",)
-    with Fleet(tmp_path, app, changes=changes, serve=("--stay",), environment=STEP) as fleet:
+    with Fleet(
+        tmp_path, app, changes=changes, serve=("--stay",), environment={**STEP, "ALGORITHM": algorithm}
+    ) as fleet:
         fleet.serve()
         for name in NAMES:
             fleet.join(name)
@@ -47,4 +56,4 @@ def test_a_run_killed_at_seeded_moments_ends_as_an_undisturbed_one(
         history = fleet.run()["history"]
     assert [row["round"] for row in history] == list(range(1, rounds + 1))
     assert all(row["cohort"] == 3 and not row["lost"] and not row["refused"] for row in history)
-    assert digest == undisturbed(*changes)
+    assert digest == undisturbed(*changes, ALGORITHM=algorithm)
