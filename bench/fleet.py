@@ -75,7 +75,9 @@ def coordinator(options: argparse.Namespace) -> None:
         engine="reference",
         listen=listen,
     )
-    settings = Settings(folder=Path(options.folder), port=0, plain_http=not options.tls, invitations=options.clients)
+    settings = Settings(
+        folder=Path(options.folder), version="bench", port=0, plain_http=not options.tls, invitations=options.clients
+    )
     serve(settings, [app], lambda line: print(line, flush=True))
 
 

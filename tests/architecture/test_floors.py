@@ -52,6 +52,7 @@ FRAMEWORKS = {
     "pyspark": "spark",
     "ray": "ray",
     "uvicorn": "uvicorn",
+    "uvloop": "uvicorn",
     "pandas": "pandas",
     "tensorboardX": "tensorboard",
     "mlflow": "mlflow",

@@ -15,6 +15,7 @@ from koinon.fleet.connection import Reach
 from koinon.fleet.link import JoinLink
 from koinon.fleet.participant import Floors
 from koinon.fleet.serving import Settings
+from koinon.identity import versions
 
 
 def settings(
@@ -24,6 +25,7 @@ def settings(
     """Return how to serve."""
     host, port = _place(listen)
     return Settings(
+        version=versions()["koinon"] or "unknown",
         host=host,
         port=port,
         client_listen=None if client_listen is None else _place(client_listen),

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from koinon.fleet.figures import Figures
 from koinon.fleet.refusal import Refusal
-from koinon.fleet.run import Figures
 
 _BLOCK = 1 << 18  # stays in a processor's cache between the disk's pages and the socket
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")

@@ -38,7 +38,7 @@ def _unicode(text: str) -> bool:
 
 
 class DirectBody(Protocol):
-    """What a server offers that hands over a body's bytes without queueing them (see :mod:`koinon.fleet.bulk`)."""
+    """What a server offers that hands over a body's bytes without queueing them (see :mod:`koinon.fleet.uvicorn_protocol`)."""
 
     async def into(self, write: Callable[[bytes], None], wait: float) -> bool:
         """Hand bytes to ``write`` for at most ``wait`` seconds; return whether the body is over."""

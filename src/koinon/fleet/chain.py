@@ -9,8 +9,8 @@ from koinon.core.types import Purpose
 from koinon.fleet.ledger import Ledger
 from koinon.fleet.members import Members
 from koinon.fleet.receipts import Commit, Entry, Opening, Receipt, Sealed, canonical, seal
-from koinon.fleet.run import Settled, StageJob
 from koinon.fleet.signatures import OwnKey, PublicKey, decoded
+from koinon.fleet.stage import Settled, StageJob
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from koinon.core.types import Purpose
 from koinon.fleet.access import SESSION_SECONDS
 from koinon.fleet.blob_answer import blob_answer
 from koinon.fleet.bodies import CLAIM_BYTES, read_chunk, read_record
+from koinon.fleet.figures import Figures
 from koinon.fleet.mailbox import EVERYBODY, SERVER, Address, Letter
 from koinon.fleet.members import Member
 from koinon.fleet.refusal import Refusal
-from koinon.fleet.run import Figures
 from koinon.fleet.service import House, ServedRun
 from koinon.fleet.signatures import Kind, PublicKey, decoded, encoded
 from koinon.fleet.spool import Claim
@@ -308,7 +308,7 @@ class _Calls:
         return client.client, served, Address(served.run.key, number, request.path_params["stage"])
 
     def _figures(self, served: ServedRun, client: str) -> Figures:
-        return served.run.figures.setdefault(client, Figures(self._house.clock()))
+        return served.run.figures[client]
 
 
 def state_of(served: ServedRun) -> str:

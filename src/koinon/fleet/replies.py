@@ -9,7 +9,7 @@ import numpy as np
 
 from koinon.core.types import Rows
 from koinon.fleet.members import Members
-from koinon.fleet.run import Settled
+from koinon.fleet.stage import Settled
 from koinon.tree import Array
 
 

@@ -10,81 +10,22 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from koinon.core.algorithm import Synchronous
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
-from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet import coordinator as machine
 from koinon.fleet.coordinator import Standing
+from koinon.fleet.figures import Book
 from koinon.fleet.ledger import Committed, Ledger, StageRow
 from koinon.fleet.members import Member, Members
-from koinon.fleet.payload import Expected, Received
 from koinon.fleet.refusal import Refusal
-from koinon.fleet.signatures import PublicKey, decoded, root, signed_text
+from koinon.fleet.signatures import PublicKey
 from koinon.fleet.spool import Chunk, Claim, Spool, Upload
+from koinon.fleet.stage import OpenStage, Settled, StageJob, refuse_what_cannot_be_added
 from koinon.fleet.trouble import Trouble
-from koinon.tree import Array
-
-
-class Clock(Protocol):
-    """Seconds that never go back."""
-
-    def __call__(self) -> float:
-        """Return the time."""
-
-
-@dataclass(frozen=True)
-class StageJob:
-    """One stage as the driver asks for it."""
-
-    round: int
-    purpose: Purpose
-    model: str  # blob of what is broadcast
-    model_bytes: int
-    cohort: int
-    key: Callable[[str], Array]  # of a client's task
-    expected: Expected
-
-    @property
-    def folder(self) -> str:
-        """What the stage's uploads lie under."""
-        return f"{self.round}-{self.purpose.value}"
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A stage that is over."""
-
-    received: tuple[Received, ...]
-    commits: Mapping[str, Committed]  # of everyone who was asked and committed
-    lost: Mapping[str, str]
-    asked: tuple[str, ...]
-
-
-class Figures:
-    """What is counted of one client while this process runs: shown, and never decided upon."""
-
-    def __init__(self, heard: float) -> None:
-        self.heard = heard
-        self.bytes_received = self.bytes_sent = self.rounds_done = 0
-        self.upload_seconds = 0.0
-        self.last_round_seconds: float | None = None
-        self.last_error: str | None = None
-        self.asked_at: float | None = None
-
-
-class _Bench:
-    """The open stage and everything that has come for it."""
-
-    def __init__(self, job: StageJob) -> None:
-        self.job = job
-        self.uploads: dict[str, Upload] = {}
-        self.commits: dict[str, Committed] = {}
-        self.settled: machine.Settle | None = None
-        self.asked: tuple[str, ...] = ()
 
 
 class Cancelled(Exception):
@@ -94,12 +35,12 @@ class Cancelled(Exception):
 class FleetRun:
     """A run's clients, its open stage, and who is told what. Every method may be called from any thread."""
 
-    def __init__(self, key: str, terms: Synchronous, ledger: Ledger, spool: Spool, clock: Clock) -> None:
+    def __init__(self, key: str, terms: Synchronous, ledger: Ledger, spool: Spool, clock: Callable[[], float]) -> None:
         self.key, self.ledger = key, ledger
         self._spool, self._clock = spool, clock
         self._changed = threading.Condition(threading.RLock())
         self._state = machine.State(terms, paused=ledger.paused())
-        self._bench: _Bench | None = None
+        self._open: OpenStage | None = None
         self._ended: dict[str, Any] | None = ledger.ended()
         self._cancelled = False
         self._serials: dict[str, int] = {}
@@ -109,7 +50,7 @@ class FleetRun:
         self.trouble = Trouble(key, clock)
         self.members = Members()
         self.outcomes: dict[str, tuple[int, bool]] = {}
-        self.figures: dict[str, Figures] = {}
+        self.figures = Book(clock)
         for member, round, accepted in ledger.members():
             self.members.add(member)
             self.outcomes[member.client] = (round, accepted)
@@ -125,13 +66,13 @@ class FleetRun:
         with self._changed:
             position = self.members.add(member)
             self.ledger.join(member, position, self.outcomes.setdefault(member.client, (0, False)))
-            self._heard(member.client)
+            self.figures.heard(member.client)
             self._handle(machine.Present(member.client))
 
     def heard(self, client: str) -> None:
         """Note that a client has spoken: it may be asked again."""
         with self._changed:
-            self._heard(client)
+            self.figures.heard(client)
             stage = self._state.stage
             standing = None if stage is None else stage.standings.get(client)
             if client not in self._state.present and standing is not Standing.FAILED:
@@ -147,49 +88,39 @@ class FleetRun:
                 if since == serial:  # it asks again, so it has the result and all else it wants
                     self._told.add(client)
                 return {**told, **self._ended}
-            bench, stage = self._bench, self._state.stage
-            if bench is None or stage is None or stage.standings.get(client) is not Standing.ASKED:
+            stage, standings = self._open, {} if self._state.stage is None else self._state.stage.standings
+            if stage is None or standings.get(client) is not Standing.ASKED:
                 return {**told, "state": "idle"}
-            left = self._state.terms.longest if stage.deadline is None else stage.deadline - self._clock()
+            left, job = self._due(), stage.job
             return {
                 **told,
-                "state": bench.job.purpose.value,
-                "round": bench.job.round,
-                "purpose": bench.job.purpose.value,
-                "cohort": bench.job.cohort,
-                "model": bench.job.model,
-                "bytes": bench.job.model_bytes,
-                "seconds": max(0.0, left),
+                "state": job.purpose.value,
+                "round": job.round,
+                "purpose": job.purpose.value,
+                "cohort": job.cohort,
+                "model": job.model,
+                "bytes": job.model_bytes,
+                "seconds": self._state.terms.longest if left is None else left,
             }
 
     def begin_upload(self, client: str, round: int, purpose: Purpose, claim: Claim) -> Upload:
         """Return a client's upload, new or as far as it has come."""
         with self._changed:
-            bench = self._open(client, round, purpose)
-            known = bench.uploads.get(client)
+            stage = self._asked(client, round, purpose)
+            known = stage.uploads.get(client)
             if known is not None and known.claim == claim:
                 return known
-            if client in bench.commits:
-                raise Refusal(409, "conflict", "Another update was committed for this round. It counts, not this one.")
-            if claim.size > (most := bench.job.expected.most_bytes):
-                raise Refusal(
-                    413, "too_large", f"An update has at most {most:,} bytes here; {claim.size:,} were announced."
-                )
+            stage.check_claim(client, claim)
             self.ledger.write_upload(round, purpose, client, claim)
-            upload = self._spool.open(self.key, bench.job.folder, client, claim)
-            bench.uploads[client] = upload
+            upload = stage.uploads[client] = self._spool.open(self.key, stage.job.folder, client, claim)
             return upload
 
     def open_chunk(self, client: str, round: int, purpose: Purpose, number: int) -> Chunk | None:
         """Return where a chunk goes; None if it is there already."""
         with self._changed:
-            bench = self._open(client, round, purpose)
-            upload = bench.uploads.get(client)
-            if upload is None:
-                raise Refusal(404, "unknown", "No update was announced for this round. Announce it first.")
-            if not 0 <= number < len(upload.claim.digests):
-                raise Refusal(404, "unknown", f"The update has {len(upload.claim.digests)} chunks, from 0.")
-            return None if client in bench.commits else upload.open_chunk(number)
+            stage = self._asked(client, round, purpose)
+            upload = stage.upload(client, number)
+            return None if client in stage.commits else upload.open_chunk(number)
 
     def commit(self, key: PublicKey, client: str, round: int, purpose: Purpose, word: Mapping[str, Any]) -> bool:
         """Count a client's complete upload, once; return whether it had been counted before.
@@ -197,36 +128,39 @@ class FleetRun:
         Raises Refusal for what is missing, unsigned, malformed or cannot be added.
         """
         with self._changed:
-            bench = self._open(client, round, purpose)
-            upload = bench.uploads.get(client)
-        commit = self._signed(key, client, bench, upload, word)
+            stage = self._asked(client, round, purpose)
+            upload = stage.uploads.get(client)
+        commit = stage.signed(key, client, upload, word)
         assert upload is not None, "a signed commit has an upload"
-        if self._known(bench, client, commit):
+        if self._known(stage, client, commit):
             return True
         if not upload.complete:
-            raise Refusal(409, "incomplete", "Chunks are missing.", have=sorted(upload.have))
-        commit = replace(commit, refused=self._refused_leaves(bench, client, upload, commit.weight))
+            raise Refusal(409, "incomplete", "Chunks are missing.", sorted(upload.have))
+        try:
+            commit = replace(commit, refused=stage.refused_leaves(client, upload, commit.weight))
+        except FormatError as error:
+            self.figures.failed(client, str(error))
+            raise Refusal(422, "malformed", str(error)) from error
         with self._changed:
-            if self._bench is not bench or bench.settled is not None:
+            if self._open is not stage or stage.settled is not None:
                 raise Refusal(410, "over", f"Round {round} is over.")
-            if self._known(bench, client, commit):
+            if self._known(stage, client, commit):
                 return True
-            if bench.uploads.get(client) is not upload:  # what was judged is not what would be added
+            if stage.uploads.get(client) is not upload:  # what was judged is not what would be added
                 raise Refusal(409, "conflict", "Another update was announced while this one was checked.")
             self.ledger.write_upload(round, purpose, client, upload.claim, commit)
-            bench.commits[client] = commit
-            self._heard(client)
-            self._timed(client)
+            stage.commits[client] = commit
+            self.figures.answered(client)
             self._handle(machine.Answered(client, not commit.refused))
-        self._judged(commit)
+        refuse_what_cannot_be_added(commit)
         return False
 
     def fail(self, client: str, round: int, purpose: Purpose, reason: str) -> None:
         """Note that a client cannot do it, and why."""
         with self._changed:
-            self._open(client, round, purpose)
-            self._heard(client)
-            self.figures[client].last_error = reason
+            self._asked(client, round, purpose)
+            self.figures.heard(client)
+            self.figures.failed(client, reason)
             self._handle(machine.Failed(client, reason))
 
     def revoke(self, client: str) -> None:
@@ -269,33 +203,33 @@ class FleetRun:
     def settled(self, job: StageJob, draw: Sequence[str], reserve: Sequence[str]) -> Settled:
         """Open a stage and return it when it is over. Raises Cancelled."""
         with self._changed:
-            bench = self._bench = _Bench(job)
+            stage = self._open = OpenStage(self.key, job, self.members)
             self._state = replace(self._state, stage=None)  # left open when the store failed
             row = self.ledger.stage(job.round, job.purpose)
             if row is not None and row.model == job.model:
-                self._restore(bench, row)
+                self._restore(stage, row)
             else:
                 self._spool.forget(self.key, job.folder)
                 row = None
-            if bench.settled is None:
-                known = {} if row is None else {c: not word.refused for c, word in bench.commits.items()}
+            if stage.settled is None:
+                known = {} if row is None else {c: not word.refused for c, word in stage.commits.items()}
                 event = machine.Open(
                     tuple(draw), tuple(reserve), target=0 if row is None else row.target, answered=known
                 )
                 self._handle(event if row is None else replace(event, asked=row.asked))
-            while bench.settled is None:
+            while stage.settled is None:
                 self._rest(self._due())
                 self._handle(machine.Tick())
-            return self._result(bench, bench.settled)
+            return stage.result(stage.settled)
 
     def forget(self, round: int, outcomes: Mapping[str, bool]) -> None:
         """Drop what a committed round no longer needs, and tell its clients how they fared."""
         with self._changed:
-            self._bench = None
+            self._open = None
             self.trouble.over()
             self.outcomes |= {client: (round, accepted) for client, accepted in outcomes.items()}
             for client, accepted in outcomes.items():
-                self.figures.setdefault(client, Figures(self._clock())).rounds_done += accepted
+                self.figures[client].rounds_done += accepted
         for stage in self._spool.stages(self.key):
             if int(stage.partition("-")[0]) <= round:
                 self._spool.forget(self.key, stage)
@@ -334,96 +268,42 @@ class FleetRun:
     def snapshot(self) -> tuple[machine.State, StageJob | None, float]:
         """Return the machine's state, the open stage, and the time."""
         with self._changed:
-            return self._state, None if self._bench is None else self._bench.job, self._clock()
+            return self._state, None if self._open is None else self._open.job, self._clock()
 
     # Within.
 
-    def _open(self, client: str, round: int, purpose: Purpose) -> _Bench:
-        bench = self._bench
+    def _asked(self, client: str, round: int, purpose: Purpose) -> OpenStage:
+        """Return the open stage if it is this one and asks this client. Raises Refusal."""
+        stage = self._open
         if client not in self.members:
             raise Refusal(403, "not_joined", "This client has not joined the run.")
-        if bench is None or (bench.job.round, bench.job.purpose) != (round, purpose) or bench.settled is not None:
+        if stage is None or (stage.job.round, stage.job.purpose) != (round, purpose) or stage.settled is not None:
             raise Refusal(410, "over", f"Round {round} ({purpose.value}) is not open.")
-        if client not in bench.asked:
+        if client not in stage.asked:
             raise Refusal(403, "not_asked", f"This client is not asked in round {round}.")
-        return bench
+        return stage
 
-    def _signed(
-        self, key: PublicKey, client: str, bench: _Bench, upload: Upload | None, word: Mapping[str, Any]
-    ) -> Committed:
-        weight, given, model = word["weight"], word["root"], word["model"]
-        if upload is None or given != upload.claim.root:
-            raise Refusal(
-                409, "incomplete", "This content was not announced for this round. Announce it first.", have=[]
-            )
-        if not 1 <= weight < LARGEST_WEIGHT:
-            raise Refusal(422, "malformed", f"A weight is a whole number from 1 to {LARGEST_WEIGHT - 1}.")
-        job, size = bench.job, upload.claim.size
-        lines = (self.key, job.round, job.purpose.value, client, job.model, given, size, weight)
-        if model != job.model or not key.signed(decoded(word["signature"]), signed_text("update", *lines)):
-            raise Refusal(403, "signature", "The signature is not this client's over this round, model and content.")
-        return Committed(root(list(upload.claim.digests)), size, weight, word["signature"])
-
-    def _known(self, bench: _Bench, client: str, commit: Committed) -> bool:
-        """Return whether the same was committed before; P-256 signs the same anew each time. Raises Refusal."""
-        known = bench.commits.get(client)
+    def _known(self, stage: OpenStage, client: str, commit: Committed) -> bool:
+        """Return whether the same was committed before."""
+        known = stage.known(client, commit)
         if known is None:
             return False
-        if (known.root, known.size, known.weight) != (commit.root, commit.size, commit.weight):
-            raise Refusal(409, "conflict", "Another update was committed for this round. It counts, not this one.")
         with self._changed:
-            if self._bench is bench:  # the machine has not heard of it if the store failed just then
+            if self._open is stage:  # the machine has not heard of it if the store failed just then
                 self._handle(machine.Answered(client, not known.refused))
-        self._judged(known)
+        refuse_what_cannot_be_added(known)
         return True
 
-    def _refused_leaves(self, bench: _Bench, client: str, upload: Upload, weight: int) -> tuple[str, ...]:
-        """Return the leaves that cannot be added. Raises Refusal for a file that is not an update."""
-        job = bench.job
-        try:
-            job.expected.check(upload.layout())
-            position = self.members.position(client)
-            received = Received(position, upload, weight, job.key(client), job.cohort)
-            job.expected.check_metrics(received.metrics())
-            verdicts = received.verdicts(job.expected)
-        except FileNotFoundError as error:
-            raise Refusal(409, "conflict", "Another update was announced while this one was checked.") from error
-        except FormatError as error:
-            upload.have.clear()
-            self._note(client, str(error))
-            raise Refusal(422, "malformed", str(error)) from error
-        return tuple(name for name, good in verdicts.items() if not good)
-
-    def _judged(self, commit: Committed) -> None:
-        if commit.refused:
-            raise Refusal(
-                422,
-                "refused",
-                f"The update cannot be added: {', '.join(commit.refused[:3])} is not finite or too large. The round goes on "
-                "without it. Lower the learning rate, scale the inputs, or put Clip into the channel.",
-            )
-
-    def _restore(self, bench: _Bench, row: StageRow) -> None:
+    def _restore(self, stage: OpenStage, row: StageRow) -> None:
         """Take over what an earlier process kept of a stage: every upload is checked anew."""
-        job = bench.job
-        bench.asked = row.asked
+        job = stage.job
+        stage.asked = row.asked
         for client, (claim, commit) in self.ledger.uploads(job.round, job.purpose).items():
-            upload = bench.uploads[client] = self._spool.open(self.key, job.folder, client, claim)
+            upload = stage.uploads[client] = self._spool.open(self.key, job.folder, client, claim)
             if commit is not None and upload.complete:
-                bench.commits[client] = commit
-        if row.settled is not None and all(client in bench.commits for client in row.settled):
-            bench.settled = machine.Settle(row.settled, row.lost)
-
-    def _result(self, bench: _Bench, settle: machine.Settle) -> Settled:
-        job = bench.job
-        received = [
-            Received(
-                self.members.position(c), bench.uploads[c], bench.commits[c].weight, job.key(c), job.cohort
-            )
-            for c in settle.clients
-        ]  # fmt: skip
-        received.sort(key=lambda part: part.client)
-        return Settled(tuple(received), dict(bench.commits), settle.lost, bench.asked)
+                stage.commits[client] = commit
+        if row.settled is not None and all(client in stage.commits for client in row.settled):
+            stage.settled = machine.Settle(row.settled, row.lost)
 
     def _handle(self, event: machine.Event) -> None:
         """Hand an event to the machine; if what follows cannot be written, nothing has happened."""
@@ -435,26 +315,27 @@ class FleetRun:
                 self._settle(command)
         self._state = state
         self._changed.notify_all()
+        self._wake(())
 
     def _ask(self, command: machine.Ask) -> None:
-        bench = self._bench
-        assert bench is not None, "clients are asked for an open stage"
-        job, asked = bench.job, tuple(sorted({*bench.asked, *command.clients}))
+        stage = self._open
+        assert stage is not None, "clients are asked for an open stage"
+        job, asked = stage.job, tuple(sorted({*stage.asked, *command.clients}))
         self.ledger.write_stage(job.round, job.purpose, StageRow(job.model, asked, command.target, None, {}))
-        bench.asked = asked
+        stage.asked = asked
         for client in command.clients:
-            self.figures.setdefault(client, Figures(self._clock())).asked_at = self._clock()
+            self.figures.asked(client)
         self._tell(command.clients)
 
     def _settle(self, command: machine.Settle) -> None:
-        bench = self._bench
-        assert bench is not None, "an open stage is settled"
-        job = bench.job
-        row = StageRow(job.model, bench.asked, len(command.clients), command.clients, command.lost)
+        stage = self._open
+        assert stage is not None, "an open stage is settled"
+        job = stage.job
+        row = StageRow(job.model, stage.asked, len(command.clients), command.clients, command.lost)
         self.ledger.write_stage(job.round, job.purpose, row)
-        bench.settled = command
+        stage.settled = command
         for client, why in command.lost.items():
-            self._note(client, why)
+            self.figures.failed(client, why)
 
     def _tell(self, clients: Sequence[str]) -> None:
         for client in clients:
@@ -474,14 +355,3 @@ class FleetRun:
         if stage is None or stage.deadline is None or self._state.paused:
             return None
         return max(0.0, stage.deadline - self._clock())
-
-    def _heard(self, client: str) -> None:
-        self.figures.setdefault(client, Figures(self._clock())).heard = self._clock()
-
-    def _timed(self, client: str) -> None:
-        own = self.figures[client]
-        if own.asked_at is not None:
-            own.last_round_seconds = self._clock() - own.asked_at
-
-    def _note(self, client: str, error: str) -> None:
-        self.figures.setdefault(client, Figures(self._clock())).last_error = error

@@ -17,7 +17,8 @@ from koinon.fleet import replies
 from koinon.fleet.chain import Models, ReceiptChain
 from koinon.fleet.ledger import RoundRow
 from koinon.fleet.payload import Expected, total
-from koinon.fleet.run import FleetRun, Settled, StageJob
+from koinon.fleet.run import FleetRun
+from koinon.fleet.stage import Settled, StageJob
 from koinon.fleet.total_digest import TotalDigest
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION

@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from koinon import __version__
 from koinon.errors import FormatError, StoreError
 from koinon.fleet.access import Access, Client
 from koinon.fleet.mailbox import Mailbox
@@ -46,6 +45,7 @@ class House:
     """Everything the calls work with."""
 
     url: str
+    version: str  # of koinon
     access: Access
     mailbox: Mailbox
     runs: Mapping[str, ServedRun]
@@ -96,7 +96,7 @@ def application(house: House, routes: list[Route], origins: tuple[str, ...]) -> 
         StoreError: _unavailable(house),
         ClientDisconnect: _gone,
     }
-    everybody = [Route("/healthz", _health), Route("/v1/ca", _authority(house))]
+    everybody = [Route("/healthz", _health(house)), Route("/v1/ca", _authority(house))]
     app = Starlette(routes=[*everybody, *routes], middleware=middleware, exception_handlers=handlers)  # type: ignore[arg-type]
     app.router.redirect_slashes = False
     return app
@@ -109,8 +109,11 @@ def _token(request: Request, scheme: str) -> str:
     return token
 
 
-async def _health(request: Request) -> Response:
-    return JSONResponse({"status": "ok", "version": __version__})
+def _health(house: House) -> Answer:
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": house.version})
+
+    return health
 
 
 def _authority(house: House) -> Answer:

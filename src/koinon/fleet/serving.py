@@ -6,7 +6,6 @@ import asyncio
 import json
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,16 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-import uvicorn
-import uvloop
 from starlette.applications import Starlette
 
 from koinon.core.events import Listener, RoundFinished, RunFinished, RunStarted
 from koinon.core.execution import Plan
 from koinon.errors import FleetError, StoreError
-from koinon.fleet import client_calls, metrics_page, operator_calls, page_calls, probe, tables
+from koinon.fleet import client_calls, metrics_page, operator_calls, page_calls, probe, tables, uvicorn_server
 from koinon.fleet.access import Access
-from koinon.fleet.bulk import BulkProtocol
 from koinon.fleet.certificates import ServerCertificate, own_certificate
 from koinon.fleet.chain import ReceiptChain
 from koinon.fleet.driver import Driven, Driver
@@ -40,6 +36,7 @@ from koinon.fleet.signatures import OwnKey, digest, write_secret
 from koinon.fleet.spool import Spool
 from koinon.fleet.status import Histories, status
 from koinon.fleet.store import FleetStore
+from koinon.fleet.uvicorn_server import Listener as Address
 from koinon.fleet.waiting import Waiting
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation, FederatedTraining
@@ -49,7 +46,7 @@ CHUNK_BYTES = 4 << 20
 OPERATOR_FILE = "admin.json"
 _INVITATION_HOURS = 24.0 * 7
 _GRACE_SECONDS = 30.0  # how long clients have to hear that a run is over
-_MOST_CONNECTIONS = 10_000
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +68,7 @@ class Settings:
     """How a coordinator serves."""
 
     folder: Path
+    version: str
     host: str = "127.0.0.1"
     port: int = 8443
     url: str | None = None  # as participants reach it; None: from host and port
@@ -116,6 +114,15 @@ class Coordinator:
         ]
         return application(self.house, routes, self.settings.origins)
 
+    async def until_over(self) -> None:
+        """Return when every run is over and its clients have what they want of it."""
+        self.house.waiting.begin()
+        while any(driver.is_alive() for driver in self.drivers) or self.settings.stay:
+            await asyncio.sleep(_LOOK_SECONDS)
+        ends = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < ends and not all(served.run.all_told for served in self.house.runs.values()):
+            await asyncio.sleep(_LOOK_SECONDS)
+
     def offer(self) -> Offer:
         """Return what an invited party is told."""
         return Offer(client_calls.PROTOCOL, self.status()["version"], tuple(map(_offered, self.house.runs.values())))
@@ -133,68 +140,12 @@ def serve(settings: Settings, apps: Sequence[ServedApp], say: Callable[[str], No
         _announce(coordinator, say)
         for driver in coordinator.drivers:
             driver.start()
-        server = _Server(coordinator, [bound])
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(server.run())
+        listeners = [Address(bound, coordinator.certificate, settings.client_authority)]
+        if settings.client_listen is not None:
+            elsewhere = undo.enter_context(_socket(*settings.client_listen))
+            listeners = [Address(bound, coordinator.certificate), replace(listeners[0], bound=elsewhere)]
+        uvicorn_server.serve(coordinator.asgi(), listeners, coordinator.until_over)
         return coordinator.status()
-
-
-class _Server:
-    """uvicorn, on one socket or two."""
-
-    def __init__(self, coordinator: Coordinator, sockets: list[socket.socket]) -> None:
-        self._coordinator = coordinator
-        self._sockets = sockets
-
-    async def run(self) -> None:
-        """Serve until it is over or a signal comes."""
-        coordinator = self._coordinator
-        coordinator.house.waiting.begin()
-        mutual = coordinator.settings.client_authority
-        elsewhere = coordinator.settings.client_listen
-        servers = [self._uvicorn(mutual if elsewhere is None else None)]
-        groups = [self._sockets]
-        if mutual is not None and elsewhere is not None:
-            servers.append(self._uvicorn(mutual))
-            groups.append([_socket(*elsewhere)])
-        over = asyncio.create_task(self._until_over(servers))
-        await asyncio.gather(*(server.serve(group) for server, group in zip(servers, groups, strict=True)))
-        for server in servers:
-            server.should_exit = True
-        over.cancel()
-
-    def _uvicorn(self, client_authority: Path | None) -> uvicorn.Server:
-        certificate = self._coordinator.certificate
-        config = uvicorn.Config(
-            self._coordinator.asgi(),
-            http=BulkProtocol,
-            ws="none",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=2,
-            limit_concurrency=_MOST_CONNECTIONS,
-            ssl_certfile=None if certificate is None else certificate.certificate,
-            ssl_keyfile=None if certificate is None else certificate.key,
-            ssl_ca_certs=None if client_authority is None else str(client_authority),
-            ssl_cert_reqs=ssl.CERT_NONE if client_authority is None else ssl.CERT_REQUIRED,
-        )
-        config.load()
-        if config.ssl is not None:
-            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-        return uvicorn.Server(config)
-
-    async def _until_over(self, servers: list[uvicorn.Server]) -> None:
-        coordinator = self._coordinator
-        while any(driver.is_alive() for driver in coordinator.drivers) or coordinator.settings.stay:
-            await asyncio.sleep(0.1)
-        ends = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < ends and not all(served.run.all_told for served in coordinator.house.runs.values()):
-            await asyncio.sleep(0.1)
-        for server in servers:
-            server.should_exit = True
 
 
 @dataclass(frozen=True)
@@ -220,6 +171,7 @@ def _coordinator(settings: Settings, store: FleetStore, apps: Sequence[ServedApp
         served.run.on_change(_waker(waiting, served.run.key))
     house = House(
         url=url,
+        version=settings.version,
         access=access,
         mailbox=Mailbox(store),
         runs=runs,

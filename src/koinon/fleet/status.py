@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from koinon import __version__
 from koinon.core.events import RoundRecord
 from koinon.fleet.client_calls import state_of
 from koinon.fleet.coordinator import Standing
 from koinon.fleet.coordinator import State as MachineState
-from koinon.fleet.run import Figures
+from koinon.fleet.figures import Figures
 from koinon.fleet.service import House, ServedRun
 
 _SHOWN_ROUNDS = 1000
@@ -41,7 +40,7 @@ def _sayable(value: Any) -> bool:
 def status(house: House, histories: Histories, began: float) -> dict[str, Any]:
     """Return the status; ``began`` is when the coordinator started, by its clock."""
     return {
-        "version": __version__,
+        "version": house.version,
         "url": house.url,
         "seconds": house.clock() - began,
         "runs": [_run(house, served, histories) for served in house.runs.values()],

@@ -18,14 +18,14 @@ import scene
 
 
 @pytest.fixture(scope="session")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], scene.Scene]]:
-    """Starts a coordinator of the app beside this file and brings two parties into its run."""
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., scene.Scene]]:
+    """Starts a coordinator of the app beside this file, and of others, and brings two parties into its run."""
     environment = {"PYTHONPATH": os.pathsep.join([*sys.path, str(HERE.parents[1])])}
     with ExitStack() as undo:
 
-        def started() -> scene.Scene:
+        def started(*others: str) -> scene.Scene:
             folder = tmp_path_factory.mktemp("abuse")
-            serve = ("--allow-origin", scene.ORIGIN)
+            serve = [*(str(HERE / other) for other in others), "--allow-origin", scene.ORIGIN]
             fleet = undo.enter_context(processes.Fleet(folder, HERE / "app.py", serve=serve, environment=environment))
             fleet.serve()
             return scene.Scene.of(fleet)

@@ -77,7 +77,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Stage]:
     folder.mkdir()
     (folder / "coordinator.key").write_text(COORDINATOR_KEY)
     said: list[str] = []
-    settings = Settings(folder=folder, port=0, plain_http=True, chunk_bytes=CHUNK_BYTES)
+    settings = Settings(folder=folder, version="test", port=0, plain_http=True, chunk_bytes=CHUNK_BYTES)
     thread = threading.Thread(target=serve, args=(settings, [_served()], said.append), daemon=True)
     thread.start()
     yield _opened(folder, said)

@@ -27,29 +27,35 @@ class BulkProtocol(HttpToolsProtocol):
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection may wait for its first request only so long."""
         super().connection_made(transport)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
         self._disarm()
         super().connection_lost(exc)
         if self._direct is not None:
             self._direct.over.set()
 
     def on_message_begin(self) -> None:
+        """A request begins; its head may take only so long."""
         super().on_message_begin()
         self._header_bytes, self._direct = 0, None
         self._arm()
 
     def on_url(self, url: bytes) -> None:
+        """Count the head."""
         self._count(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Count the head."""
         self._count(name, value)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        """Offer the body to the application as it comes."""
         self._disarm()
         super().on_headers_complete()
         direct = self._direct = _Direct(self)
@@ -57,10 +63,12 @@ class BulkProtocol(HttpToolsProtocol):
         scope["extensions"] = {"koinon.direct_body": direct}
 
     def on_body(self, body: bytes) -> None:
+        """Hand the body to whoever asked for it."""
         if self._direct is None or not self._direct.take(body):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """The body is over."""
         super().on_message_complete()
         if self._direct is not None:
             self._direct.over.set()
