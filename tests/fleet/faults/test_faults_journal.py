@@ -22,9 +22,9 @@ from koinon.fleet.members import Member
 from koinon.fleet.payload import Expected
 from koinon.fleet.pieces import Pieces
 from koinon.fleet.run import FleetRun
-from koinon.fleet.stage import Settled, StageJob
 from koinon.fleet.signatures import OwnKey, digest, encoded, signed_text
 from koinon.fleet.spool import Spool
+from koinon.fleet.stage import Settled, StageJob
 from koinon.fleet.store import FleetStore
 from koinon.store import tensors
 
