@@ -233,7 +233,8 @@ def test_an_update_that_cannot_be_added_is_refused_and_the_round_goes_on(stage: 
 
 
 def test_the_largest_number_within_its_share_is_added(stage: Scene, round_: Round) -> None:
-    leaves = good_leaves() | {"params.b": np.float32(2.0**32 / (2 * 8)) * np.float32(0.999)}
+    share = 2.0**32 / (round_.lyon.work["cohort"] * 8)
+    leaves = good_leaves() | {"params.b": np.float32(share) * np.float32(0.999)}
     assert stage.update(stage.lyon, round_.lyon.work, data=bare.file_of(leaves, METRICS)).send().status == 200
 
 
