@@ -17,7 +17,9 @@ def rows(settled: Settled, members: Members, leaves: tuple[str, ...]) -> Rows:
     """Return one row for each client that answered, and why the others did not."""
     received = settled.received
     refused = [set(settled.commits[members[part.client].client].refused) for part in received]
-    accepted = np.array([[name not in bad for name in leaves] for bad in refused], bool).reshape(len(received), -1)
+    accepted = np.array([[name not in bad for name in leaves] for bad in refused], bool).reshape(
+        len(received), len(leaves)
+    )
     weights = [0 if bad else part.weight for part, bad in zip(received, refused, strict=True)]
     return Rows(
         np.array([part.client for part in received], np.int64),

@@ -12,7 +12,7 @@ import bare
 import numpy as np
 import processes
 
-SECONDS = 60.0
+SECONDS = 20.0
 ORIGIN = "http://127.0.0.1:1"  # of a page that may call
 
 
