@@ -131,7 +131,7 @@ class Stage:
     reasons: Mapping[str, str] = field(default_factory=dict)
     target: int = 0  # so many answers are all that is wanted
     attempt: int = 0  # 0: nobody has been asked yet
-    began: float = 0.0
+    began: float | None = None  # None: how long an answer takes cannot be told, as the run rested or began anew
     deadline: float | None = None  # None: open until enough have answered
 
     def of(self, *standings: Standing) -> tuple[str, ...]:
@@ -145,6 +145,7 @@ class State:
 
     terms: Synchronous
     present: frozenset[str] = frozenset()
+    revoked: frozenset[str] = frozenset()  # for good
     stage: Stage | None = None
     paused: bool = False
     durations: tuple[float, ...] = ()
@@ -186,12 +187,14 @@ def _opened(state: State, event: Open, now: float) -> State:
         known = {client: Standing.ASKED for client in event.asked}
         known |= {c: Standing.ARRIVED if counts else Standing.REFUSED for c, counts in event.answered.items()}
         deadline = now + _seconds(state)
-        stage = replace(stage, standings=known, target=event.target, attempt=1, began=now, deadline=deadline)
+        stage = replace(stage, standings=known, target=event.target, attempt=1, deadline=deadline)
+        for client in state.revoked.intersection(known):
+            stage = _without(stage, client)
     return replace(state, stage=stage)
 
 
 def _appeared(state: State, event: Present, now: float) -> State:
-    return replace(state, present=state.present | {event.client})
+    return replace(state, present=(state.present | {event.client}) - state.revoked)
 
 
 def _answered(state: State, event: Answered, now: float) -> State:
@@ -202,7 +205,7 @@ def _answered(state: State, event: Answered, now: float) -> State:
     reasons = {client: why for client, why in stage.reasons.items() if client != event.client}
     stage = replace(stage, standings={**stage.standings, event.client: standing}, reasons=reasons)
     durations = state.durations
-    if stage.deadline is not None:  # what comes after the time is up says nothing of how long a round takes
+    if stage.deadline is not None and stage.began is not None:  # what comes after the time is up says nothing
         durations = (*durations, now - stage.began)[-_KEPT_DURATIONS:]
     return replace(state, stage=stage, durations=durations, present=state.present | {event.client})
 
@@ -217,14 +220,21 @@ def _failed(state: State, event: Failed, now: float) -> State:
 
 
 def _revoked(state: State, event: Revoked, now: float) -> State:
-    state = replace(state, present=state.present - {event.client})
+    gone = {event.client}
+    state = replace(state, present=state.present - gone, revoked=state.revoked | gone)
     if state.stage is None or event.client not in state.stage.standings:
         return state
-    standings = {**state.stage.standings, event.client: Standing.REVOKED}
-    reasons = {**state.stage.reasons, event.client: "revoked by the operator"}
+    return replace(state, stage=_without(state.stage, event.client))
+
+
+def _without(stage: Stage, client: str) -> Stage:
+    """Return the stage without waiting for a client that was sent away."""
+    standings = {**stage.standings, client: Standing.REVOKED}
     left = sum(standing is not Standing.REVOKED for standing in standings.values())
-    target = max(1, min(state.stage.target, left))  # who was sent away is not waited for
-    return replace(state, stage=replace(state.stage, standings=standings, reasons=reasons, target=target))
+    target = max(1, min(stage.target, left))
+    return replace(
+        stage, standings=standings, reasons={**stage.reasons, client: "revoked by the operator"}, target=target
+    )
 
 
 def _paused(state: State, event: Pause, now: float) -> State:
@@ -234,7 +244,7 @@ def _paused(state: State, event: Pause, now: float) -> State:
 def _resumed(state: State, event: Resume, now: float) -> State:
     stage = state.stage
     if state.paused and stage is not None and stage.deadline is not None:
-        stage = replace(stage, deadline=now + _seconds(state))
+        stage = replace(stage, began=None, deadline=now + _seconds(state))
     return replace(state, paused=False, stage=stage)
 
 
@@ -253,14 +263,18 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     stage = state.stage
     if stage is None or state.paused:
         return state, ()
+    if stage.attempt == 0 and len(state.present) < state.terms.clients:
+        return state, ()
+    if not stage.draw or state.revoked.issuperset((*stage.draw, *stage.reserve)):
+        return _settle(state, stage)  # an empty cohort, as coins may fall, or one of which nobody is left
     if stage.attempt == 0:
-        return _begin(state, stage, now) if len(state.present) >= state.terms.clients else (state, ())
+        return _begin(state, stage, now)
     answered, pending = len(stage.of(*_ANSWERED)), stage.of(Standing.ASKED)
     over = stage.deadline is None or now >= stage.deadline
     if answered >= stage.target or (answered >= _quorum(state) and (over or not pending)):
         return _settle(state, stage)
     if stage.deadline is None:
-        back = [c for c in stage.of(Standing.FAILED) if c in state.present]
+        back = [c for c in stage.of(Standing.FAILED) if c in state.present] + _others(state, stage)
         return _ask_again(state, stage, back) if back else (state, ())
     if over or not pending:
         return _retry(state, stage, now)
@@ -269,8 +283,6 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
 
 def _begin(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command, ...]]:
     """Ask the drawn clients that are here, and others in the place of those that are not."""
-    if not stage.draw:  # an empty cohort, as coins may fall
-        return _settle(state, stage)
     wanted = math.ceil(len(stage.draw) * state.terms.over_selection)
     here = [client for client in (*stage.draw, *stage.reserve) if client in state.present][:wanted]
     if not here:
@@ -283,12 +295,18 @@ def _retry(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command
     """Ask again, replacing who did not answer; after the last time stay open until somebody comes back."""
     silent = stage.of(Standing.ASKED)
     state = replace(state, present=state.present.difference(silent))
-    if stage.attempt > state.terms.retries:
-        return replace(state, stage=replace(stage, deadline=None)), ()
-    fresh = [c for c in (*stage.draw, *stage.reserve) if c in state.present and c not in stage.standings]
-    missing = max(0, stage.target - len(stage.of(*_ANSWERED)))
-    again = [*silent, *stage.of(Standing.FAILED), *fresh[:missing]]
+    again = [*silent, *stage.of(Standing.FAILED), *_others(state, stage)]
+    if stage.attempt > state.terms.retries or not again:
+        return _advance(replace(state, stage=replace(stage, deadline=None)), now)
     return _asked(state, stage, again, now, attempt=stage.attempt + 1)
+
+
+def _others(state: State, stage: Stage) -> list[str]:
+    """Return who can take the place of those that are missing and not expected: here, and not asked so far."""
+    expected = state.present.intersection(stage.of(Standing.ASKED))
+    missing = stage.target - len(stage.of(*_ANSWERED)) - len(expected)
+    here = [c for c in (*stage.draw, *stage.reserve) if c in state.present and c not in stage.standings]
+    return here[: max(0, missing)]
 
 
 def _asked(

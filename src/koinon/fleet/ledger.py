@@ -70,6 +70,13 @@ class Ledger:
             (Member(row.client, row.name, row.train, row.held_out), row.last_round, row.last_accepted) for row in found
         ]
 
+    def revoked(self) -> frozenset[str]:
+        """Return the members that may no longer take part."""
+        joined = sa.join(t.members, t.clients, t.members.c.client == t.clients.c.client)
+        query = sa.select(t.members.c.client).select_from(joined).where(t.clients.c.revoked)
+        with self._store.transaction() as rows:
+            return frozenset(rows.execute(query.where(t.members.c.run == self._run)).scalars())
+
     def join(self, member: Member, position: int, outcome: tuple[int, bool]) -> None:
         """Write a member, or what has become of one."""
         values = {

@@ -39,7 +39,7 @@ class FleetRun:
         self.key, self.ledger = key, ledger
         self._spool, self._clock = spool, clock
         self._changed = threading.Condition(threading.RLock())
-        self._state = machine.State(terms, paused=ledger.paused())
+        self._state = machine.State(terms, revoked=ledger.revoked(), paused=ledger.paused())
         self._open: OpenStage | None = None
         self._ended: dict[str, Any] | None = ledger.ended()
         self._cancelled = False

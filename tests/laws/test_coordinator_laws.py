@@ -1,0 +1,303 @@
+"""Whatever happens in whatever order, a stage settles once, with enough of those who answered, and nothing waits for ever.
+
+A machine of hypothesis plays the world: clients that come, answer, fail, repeat themselves and are sent away, an
+operator who pauses, a clock that only goes forward, a process that is killed. Beside it stands a small book of what
+everybody was told; the laws compare the two after every step.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from koinon.core.algorithm import Synchronous
+from koinon.fleet import coordinator as c
+from koinon.fleet.coordinator import Standing
+
+CLIENTS = tuple("abcdef")
+STRANGER = "z"
+clients = st.sampled_from((*CLIENTS, STRANGER))
+drawn = st.lists(st.sampled_from(CLIENTS), unique=True, max_size=4).map(tuple)
+terms = st.builds(
+    Synchronous,
+    clients=st.integers(1, 3),
+    quorum=st.sampled_from([0.1, 0.5, 0.67, 1.0]),
+    over_selection=st.sampled_from([1.0, 1.4, 2.0]),
+    shortest=st.floats(0.5, 2.0),
+    longest=st.floats(2.0, 20.0),
+    retries=st.integers(0, 2),
+)
+
+
+@dataclass
+class Book:
+    """What was said of the open stage: all that a law may lean on, and what a restart finds written."""
+
+    draw: tuple[str, ...]
+    reserve: tuple[str, ...]
+    asked: set[str] = field(default_factory=set)
+    target: int = 0
+    answers: dict[str, bool] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)  # and not asked again since
+    asks: int = 0  # since this process began, while time was running
+    times: dict[str, int] = field(default_factory=dict)  # how often each was asked since then
+    allowed: dict[str, int] = field(default_factory=dict)  # how often it has come back since then
+
+    def quorum(self, terms: Synchronous) -> int:
+        """So few answers settle it."""
+        return max(1, math.ceil(self.target * terms.quorum))
+
+
+class Coordinator(RuleBasedStateMachine):
+    """The world around one run's coordinator."""
+
+    @initialize(
+        terms=terms, here=st.sets(st.sampled_from(CLIENTS)), draw=st.lists(st.sampled_from(CLIENTS), unique=True)
+    )
+    def begin(self, terms: Synchronous, here: set[str], draw: list[str]) -> None:
+        self.state = c.State(terms)
+        self.now = 100.0
+        self.wakes: list[float] = []
+        self.book: Book | None = None
+        self.revoked: set[str] = set()
+        for client in sorted(here.union(CLIENTS[: terms.clients])):
+            self.hand(c.Present(client))
+        self.open(tuple(draw), CLIENTS, everybody=not draw)
+
+    # What happens.
+
+    @precondition(lambda self: self.book is None)
+    @rule(draw=drawn, others=drawn, everybody=st.booleans())
+    def open(self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool) -> None:
+        draw = CLIENTS if everybody else draw
+        self.book = Book(draw, tuple(client for client in others if client not in draw))
+        self.hand(c.Open(draw, self.book.reserve))
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def present(self, client: str) -> None:
+        if self.book is not None:
+            self.book.allowed[client] = self.book.allowed.get(client, 0) + 1
+        self.hand(c.Present(client))
+        assert client in self.state.present or client in self.revoked
+
+    @precondition(lambda self: self.waited_for())
+    @rule(data=st.data(), counts=st.booleans())
+    def an_asked_client_answers(self, data: st.DataObject, counts: bool) -> None:
+        self.anybody_answers(data.draw(st.sampled_from(sorted(self.waited_for()))), counts)
+
+    @rule(client=clients, counts=st.booleans())
+    def anybody_answers(self, client: str, counts: bool) -> None:
+        """Hand in an answer; what comes from nobody who is asked, again, or too late, changes nothing."""
+        book, before = self.book, self.state
+        welcome = book is not None and client in book.asked - self.revoked - set(book.answers)
+        if welcome:
+            book.answers[client] = counts
+            book.failed.discard(client)
+        self.hand(c.Answered(client, counts))
+        if not welcome:
+            assert self.state == before
+
+    @precondition(lambda self: self.waited_for())
+    @rule(data=st.data())
+    def an_asked_client_fails(self, data: st.DataObject) -> None:
+        client, book = data.draw(st.sampled_from(sorted(self.waited_for()))), self.book
+        book.failed.add(client)
+        self.hand(c.Failed(client, "no space"))
+        assert client not in self.state.present, "who has failed is not counted on until it comes back"
+
+    @rule(client=clients)
+    def anybody_else_fails(self, client: str) -> None:
+        before = self.state
+        if client not in self.waited_for():
+            self.hand(c.Failed(client, "no space"))
+            assert self.state == before
+
+    @precondition(lambda self: len(self.revoked) < len(CLIENTS))
+    @rule(client=clients)
+    def revoke(self, client: str) -> None:
+        self.revoked.add(client)
+        if self.book is not None and client in self.book.asked:
+            left = len(self.book.asked - self.revoked)
+            self.book.target = max(1, min(self.book.target, left))
+        self.hand(c.Revoked(client))
+
+    @rule(again=st.booleans())
+    def pause_or_resume(self, again: bool) -> None:
+        deadline = None if self.state.stage is None else self.state.stage.deadline
+        if self.state.paused == again:
+            self.hand(c.Pause())
+        else:
+            was_paused = self.state.paused
+            self.hand(c.Resume())
+            if not was_paused and self.state.stage is not None:
+                assert self.state.stage.deadline == deadline, "resuming what was not paused gives no more time"
+
+    @rule(seconds=st.floats(0.0, 10.0))
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.wakes = [at for at in self.wakes if at > self.now]
+        self.hand(c.Tick())
+
+    @rule()
+    def woken(self) -> None:
+        if self.wakes:
+            self.tick(max(0.0, min(self.wakes) - self.now))
+
+    @rule(rest=st.booleans())
+    def kill_and_start(self, rest: bool) -> None:
+        book, before = self.book, self.state
+        self.state = c.State(before.terms, paused=before.paused, revoked=frozenset(self.revoked))
+        self.wakes = []
+        if book is None:
+            return
+        book.failed, book.asks, book.times, book.allowed = set(), 0, {}, {}
+        if not rest:  # some clients are back before the driver is
+            for client in sorted(before.present):
+                self.present(client)
+        self.hand(c.Open(book.draw, book.reserve, tuple(sorted(book.asked)), book.target, dict(book.answers)))
+        stage = before.stage
+        if self.book is book and stage is not None and stage.deadline is not None:
+            self.same_end(before, self.state)
+
+    # What follows.
+
+    def hand(self, event: c.Event) -> None:
+        """Hand in an event and do what is commanded."""
+        self.state, commands = c.handle(self.state, event, self.now)
+        for command in commands:
+            match command:
+                case c.Wake(at):
+                    assert at > self.now, "who is woken at once is woken for ever"
+                    self.wakes.append(at)
+                case c.Ask(chosen, target):
+                    self.ask(chosen, target)
+                case c.Settle(made, lost):
+                    self.settle(set(made), dict(lost))
+                    assert command == commands[-1], "nothing follows the end"
+
+    def ask(self, chosen: tuple[str, ...], target: int) -> None:
+        book = self.book
+        assert book is not None, "there is something to ask for"
+        assert not self.state.paused
+        assert chosen, "somebody is asked"
+        assert set(chosen) <= {*book.draw, *book.reserve} - self.revoked
+        assert not set(chosen) & set(book.answers), "who has answered is left in peace"
+        assert 1 <= target <= max(1, len(book.draw))
+        book.asked |= set(chosen)
+        book.failed -= set(chosen)
+        book.target = target
+        book.asks += 1
+        for client in chosen:
+            book.times[client] = book.times.get(client, 0) + 1
+            again = self.state.terms.retries + 1 + book.allowed.get(client, 0)
+            assert book.times[client] <= again, "nobody is asked in a hot loop"
+
+    def settle(self, made: set[str], lost: dict[str, str]) -> None:
+        book = self.book
+        assert book is not None, "a stage settles at most once"
+        assert not self.state.paused
+        assert made == set(book.answers) - self.revoked, "those who answered, all of them and nobody else"
+        assert set(lost) == book.asked - made, "every other one has a reason"
+        assert all(lost.values())
+        everybody = {*book.draw, *book.reserve}
+        if not (not book.draw or everybody <= self.revoked):
+            assert len(made) >= book.quorum(self.state.terms)
+        late = {client for client, why in lost.items() if why.startswith("late")}
+        assert not late & self.state.present, "who was silent is not counted on"
+        self.book, self.wakes = None, []
+
+    def waited_for(self) -> set[str]:
+        """Return who is asked and has said nothing."""
+        if self.book is None:
+            return set()
+        return self.book.asked - set(self.book.answers) - self.book.failed - self.revoked
+
+    # Laws, after every step.
+
+    @invariant()
+    def the_open_stage_is_the_books(self) -> None:
+        stage = self.state.stage
+        assert (stage is None) == (self.book is None)
+        if stage is None:
+            return
+        asked, answers = self.book.asked, self.book.answers
+        assert set(stage.standings) == asked, "every client that stands somewhere was asked"
+        assert set(stage.of(Standing.REVOKED)) == asked & self.revoked
+        assert set(stage.of(Standing.ARRIVED)) == {k for k, good in answers.items() if good} - self.revoked
+        assert set(stage.of(Standing.REFUSED)) == {k for k, good in answers.items() if not good} - self.revoked
+        assert set(stage.of(Standing.FAILED)) == self.book.failed - self.revoked
+        assert set(stage.of(Standing.ASKED)) == self.waited_for()
+        assert stage.target == self.book.target
+        assert stage.attempt <= self.state.terms.retries + 1
+
+    @invariant()
+    def nothing_hangs(self) -> None:
+        state, stage = self.state, self.state.stage
+        assert not self.revoked & state.present
+        if state.held:
+            assert state.waits_for, "a run that rests says for whom"
+        elif stage is not None:
+            assert self.now < stage.deadline <= self.now + state.terms.longest
+            assert any(at <= stage.deadline for at in self.wakes), "somebody will come and look"
+
+    @invariant()
+    def nobody_who_is_here_is_forgotten(self) -> None:
+        """A run that rests for want of clients has asked everybody who is here and may answer."""
+        stage = self.state.stage
+        if stage is None or self.state.paused or not self.state.held:
+            return
+        here = self.state.present & {*stage.draw, *stage.reserve}
+        if stage.attempt == 0:
+            assert len(self.state.present) < self.state.terms.clients or not here
+        else:
+            assert not here & set(stage.of(Standing.FAILED))
+            missing = stage.target - len(stage.of(Standing.ARRIVED, Standing.REFUSED))
+            assert here <= set(stage.standings) or len(here & set(stage.of(Standing.ASKED))) >= missing
+            assert {*stage.draw, *stage.reserve} - self.revoked, "it waits for somebody who can come"
+
+    @invariant()
+    def time_alone_ends_it_or_lets_it_rest(self) -> None:
+        state, now = self.state, self.now
+        for _ in range(state.terms.retries + 1):
+            if state.stage is None or state.held:
+                return
+            now = state.stage.deadline
+            state, _ = c.handle(state, c.Tick(), now)
+        assert state.stage is None or state.held
+
+    @invariant()
+    def it_settles_as_soon_as_everybody_has_answered(self) -> None:
+        stage = self.state.stage
+        if stage is None or stage.attempt == 0 or self.state.paused or not self.book.asked - self.revoked:
+            return
+        pending = (*stage.of(Standing.ASKED), *stage.of(Standing.FAILED))
+        assert settled(self.state, [c.Answered(client, True) for client in pending], self.now) is not None
+
+    def same_end(self, before: c.State, after: c.State) -> None:
+        """Check that a restart changes nothing but the time there is: the same answers make the same sum."""
+        pending = before.stage.of(Standing.ASKED)
+        answers = [c.Answered(client, i % 2 == 0) for i, client in enumerate(pending)]
+        end = [c.Resume(), *answers]
+        first, second = settled(before, end, self.now), settled(after, end, self.now)
+        if first is not None and second is None:  # who had failed is waited for anew
+            last = after
+            for event in end:
+                last, _ = c.handle(last, event, self.now)
+            second = settled(last, [c.Tick()], last.stage.deadline)
+        assert first is None or first == second
+
+
+def settled(state: c.State, events: list[c.Event], now: float) -> tuple[str, ...] | None:
+    """Return whose updates make the stage after these events, or None while it is open."""
+    for event in events:
+        state, commands = c.handle(state, event, now)
+        for command in commands:
+            if isinstance(command, c.Settle):
+                return command.clients
+    return None
+
+
+Coordinator.TestCase.settings = settings(settings.default, max_examples=300, stateful_step_count=30)
+TestCoordinator = Coordinator.TestCase
