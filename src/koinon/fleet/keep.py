@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +45,13 @@ class Keep:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise FleetError(f"{folder} cannot be used: {error.strerror}. Choose another --state.") from error
+            raise FleetError(f"{folder} cannot be used: {error.strerror}. Choose another --dir.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
             raise FleetError(
-                f"Another process works with the identity in {folder}. Stop it, or give this one its own --name and --state."
+                f"Another process works with the identity in {folder}. Stop it, or give this one its own --name and --dir."
             ) from error
         self.key = OwnKey.at(folder / "identity.key")
 
@@ -69,21 +71,35 @@ class Keep:
 
     def stage(self, run: str, round: int, state: Tree) -> None:
         """Keep a round's state beside the old one until it is known whether the round counts."""
-        write_secret(self._staged(run, round), pack(state))
+        with _writing(self.folder):
+            write_secret(self._staged(run, round), pack(state))
 
     def decide(self, run: str, round: int, *, accepted: bool) -> None:
         """Take over what was staged for a committed round, or throw it away; older leftovers go, too."""
         staged = self._staged(run, round)
-        if accepted and staged.exists():
-            staged.replace(self._state(run))
-        for path in (self.folder / "states").glob(f"{run}.staged-*"):
-            if int(path.suffix.rpartition("-")[2]) <= round:
-                path.unlink(missing_ok=True)
+        with _writing(self.folder):
+            if accepted and staged.exists():
+                staged.replace(self._state(run))
+            for path in (self.folder / "states").glob(f"{run}.staged-*"):
+                if int(path.suffix.rpartition("-")[2]) <= round:
+                    path.unlink(missing_ok=True)
+
+    def model(self, name: str, data: bytes | memoryview) -> Path:
+        """Keep a run's final model and return where."""
+        path = self.folder / f"{name}.safetensors"
+        with _writing(self.folder):
+            write_secret(path, data)
+        return path
 
     def note(self, kind: str, run: str, line: dict[str, Any]) -> None:
         """Append a line to the run's ``commits``, ``receipts`` or ``runs`` (which app it is, and how it ended)."""
         path = self.folder / kind / f"{run}.jsonl"
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with _writing(self.folder):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._append(path, line)
+
+    @staticmethod
+    def _append(path: Path, line: dict[str, Any]) -> None:
         with path.open("ab") as file:
             file.truncate(_whole_lines(path))
             file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
@@ -103,6 +119,15 @@ class Keep:
 
     def _staged(self, run: str, round: int) -> Path:
         return self.folder / "states" / f"{run}.staged-{round}"
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk says into what a person can do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror}. Make room there.") from error
 
 
 def noted(folder: Path, kind: str, run: str) -> list[dict[str, Any]]:

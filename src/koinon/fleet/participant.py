@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from koinon.core.execution import Engine, Plan
 from koinon.core.protocols import Offers
 from koinon.core.types import Job, Purpose
 from koinon.core.wire import Wire
-from koinon.errors import CompositionError, FleetError, KoinonError
+from koinon.errors import CompositionError, FleetError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.connection import Connection, Reach, pinned_authority
 from koinon.fleet.keep import Enrolled, Keep
@@ -32,6 +33,7 @@ from koinon.store.run_directory import difference, short
 from koinon.tree import Tree
 
 _WAIT_SECONDS = 30
+_DISK_SECONDS = 5.0
 _CHALLENGES = 5  # that may be lost one after the other
 _CODECS = ("float32", "bfloat16", "int8")
 
@@ -137,22 +139,35 @@ class Participant:
     def take_part(self) -> Ended:
         """Work until the run is over."""
         self._join()
-        serial = 0
+        serial, wrote = 0, time.monotonic()
         while True:
-            work = self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait={_WAIT_SECONDS}")
-            if work is None:
+            try:
+                work = self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait={_WAIT_SECONDS}")
+                ended = None if work is None else self._turn(work)
+            except StoreError as error:  # the work is still there when this disk has room again
+                if time.monotonic() - wrote > self._part.reach.patience:
+                    raise
+                self._say(f"{error} Trying again in {_DISK_SECONDS:g} s")
+                time.sleep(_DISK_SECONDS)
+                serial = 0
                 continue
-            serial = work["serial"]
-            if work["outcome"]["round"]:
-                outcome = work["outcome"]
-                self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
-            if work["state"] in (Purpose.TRAIN.value, Purpose.EVALUATE.value):
-                sent = self._work(work)
-                self._catch_up(max(int(work["outcome"]["round"]), int(work["round"]) - 1))
-                if sent and self._part.once and work["state"] == Purpose.TRAIN.value:
-                    return Ended("once", f"round {work['round']} is sent", None, None)
-            elif work["state"] != "idle":
-                return self._ended(work)
+            if ended is not None:
+                return ended
+            serial, wrote = serial if work is None else work["serial"], time.monotonic()
+
+    def _turn(self, work: Mapping[str, Any]) -> Ended | None:
+        """Take in what is told and do what is asked; return how the run ended, once it has."""
+        outcome = work["outcome"]
+        if outcome["round"]:
+            self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
+        if work["state"] in (Purpose.TRAIN.value, Purpose.EVALUATE.value):
+            sent = self._work(work)
+            self._catch_up(max(int(outcome["round"]), int(work["round"]) - 1))
+            if sent and self._part.once and work["state"] == Purpose.TRAIN.value:
+                return Ended("once", f"round {work['round']} is sent", None, None)
+        elif work["state"] != "idle":
+            return self._ended(work)
+        return None
 
     def _session(self) -> str:
         """Return a session's token; a challenge that a lost answer used up, or a restart voided, is asked for anew."""
@@ -219,7 +234,7 @@ class Participant:
         found = self._connection.call("GET", f"/v1/runs/{self._run}/receipts?since={self._receipts}")["receipts"]
         for receipt in found:
             self._keep.note("receipts", self._run, receipt)
-        self._receipts += len(found)
+            self._receipts += 1
 
     def _work(self, work: Mapping[str, Any]) -> bool:
         """Do what is asked; return whether it was sent."""
@@ -236,7 +251,7 @@ class Participant:
                 self._say(f"Round {number}: {refusal}")
                 return False
             raise
-        except FleetError:
+        except (FleetError, StoreError):
             raise
         except KoinonError as error:
             return self._fail(work, str(error))
@@ -317,8 +332,7 @@ class Participant:
         path, model = None, work.get("model")
         if model:
             told = self._connection.call("GET", f"/v1/runs/{self._run}")
-            path = self._keep.folder / f"{told['name']}.safetensors"
-            path.write_bytes(self._connection.download(model, self._connection.size(model)))
+            path = self._keep.model(told["name"], self._connection.download(model, self._connection.size(model)))
         self._fetch_receipts()
         self._keep.note("runs", self._run, {"state": work["state"], "model": model, "digest": work.get("digest")})
         self._leave(int(work["serial"]))

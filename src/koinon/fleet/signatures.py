@@ -135,7 +135,7 @@ def decoded(text: str) -> bytes:
         raise FormatError("A value is not base64url.") from error
 
 
-def write_secret(path: Path, data: bytes) -> None:
+def write_secret(path: Path, data: bytes | memoryview) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")

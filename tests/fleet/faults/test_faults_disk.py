@@ -37,9 +37,9 @@ def test_a_full_spool_is_said_and_waited_out(app: Path, tmp_path: Path, undistur
     ):
         disk.fill(but=1_000_000)
         joined(fleet)
-        fleet.until("it is said", lambda: "No space" in (fleet.run()["waits_for"] or ""), 60)
+        fleet.until("it is said", lambda: "cannot be kept" in (fleet.run()["waits_for"] or ""), 60)
         assert fleet.run()["state"] == "paused"
-        assert "No space" in fleet.coordinator.said()
+        assert "cannot be kept" in fleet.coordinator.said()
         assert fleet.coordinator.alive
         assert fleet.rounds() == 0
         disk.make_room()
@@ -69,3 +69,24 @@ def test_a_full_journal_is_said_and_waited_out(
         assert [row["round"] for row in fleet.run()["history"]] == list(range(1, 31))
         fleet.coordinator.kill()
     assert digest == undisturbed(*LONG)
+
+
+def test_a_full_disk_of_a_participant_is_said_and_waited_out(
+    app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+) -> None:
+    stateful = {"ALGORITHM": "scaffold", "BALLAST": "50000"}
+    with (
+        SmallDisk(tmp_path / "lyon", 4) as disk,
+        Fleet(tmp_path, app, changes=LONG, serve=("--stay",), environment=stateful) as fleet,
+    ):
+        joined(fleet)
+        fleet.reaches(2, 60)
+        disk.fill()
+        lyon = fleet.participants["lyon"]
+        fleet.until("it is said", lambda: "No space" in lyon.said(), 60)
+        assert "Traceback" not in lyon.said()
+        assert lyon.alive
+        disk.make_room()
+        digest = fleet.finishes(100)
+        lyon.kill()
+    assert digest == undisturbed(*LONG, **stateful)
