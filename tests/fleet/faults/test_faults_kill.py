@@ -1,6 +1,7 @@
 """kill -9 of a coordinator and its participants at seeded moments: nothing that was finished is lost."""
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,3 +58,32 @@ def test_a_run_killed_at_seeded_moments_ends_as_an_undisturbed_one(
     assert [row["round"] for row in history] == list(range(1, rounds + 1))
     assert all(row["cohort"] == 3 and not row["lost"] and not row["refused"] for row in history)
     assert digest == undisturbed(*changes, ALGORITHM=algorithm)
+
+
+def test_updates_that_were_committed_outlive_the_coordinator(
+    app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+) -> None:
+    changes = ("stop.rounds=2",)
+    with Fleet(tmp_path, app, changes=changes, serve=("--stay",)) as fleet:
+        fleet.serve()
+        lyon = fleet.join("lyon")
+        fleet.until("lyon has joined", lambda: "Joined" in lyon.said(), 30)
+        lyon.signal(signal.SIGSTOP)
+        for name in NAMES[1:]:
+            fleet.join(name)
+        fleet.until("two updates are there", lambda: arrived(fleet) == 2, 60)
+        fleet.coordinator.kill()
+        for name in NAMES[1:]:
+            fleet.participants[name].signal(signal.SIGSTOP)  # nobody sends anything again
+        fleet.serve()
+        fleet.until("the round is open again", lambda: fleet.run()["open"], 30)
+        assert arrived(fleet) == 2
+        for participant in fleet.participants.values():
+            participant.signal(signal.SIGCONT)
+        digest = fleet.finishes(60)
+    assert digest == undisturbed(*changes)
+
+
+def arrived(fleet: Fleet) -> int:
+    """Return how many updates of the open stage are there."""
+    return int((fleet.run()["open"] or {"arrived": 0})["arrived"])
