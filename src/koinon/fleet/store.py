@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +23,15 @@ from koinon.fleet import tables
 
 DATABASE = "fleet.sqlite"
 _LOCK = 0x6B6F696E6F6E  # "koinon", as PostgreSQL's advisory locks are numbered
+_LOCK_SECONDS = 3.0  # a coordinator that was just killed may still be known to the server
+_LIBPQ = ("psycopg", "psycopg2")
+_PATIENCE = {  # seconds, but the last: milliseconds. A server that is gone without a word is an error, not a wait
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 _MADE_HERE = 0o700
 
 
@@ -42,11 +52,9 @@ class FleetStore:
         with ExitStack() as undo:
             lock = _locked(folder)
             undo.callback(os.close, lock)
-            engine = _engine(folder, database)
+            engine = _sqlite(folder) if database is None else _postgresql(database, alone=True)
             undo.callback(engine.dispose)
-            with speaking(folder):
-                if engine.dialect.name == "postgresql":
-                    _advisory_lock(engine, undo)
+            with speaking(folder, engine):
                 tables.METADATA.create_all(engine)
             store = cls(folder, engine, undo.pop_all())
         store._check_format()
@@ -56,7 +64,7 @@ class FleetStore:
     def read_only(cls, folder: Path, database: str | None = None) -> FleetStore:
         """Open the store of a folder to look at it, also while a coordinator writes it."""
         if database is not None:
-            engine = _engine(folder, database)
+            engine = _postgresql(database, alone=False)
         elif (folder / DATABASE).is_file():
             engine = sa.create_engine(f"sqlite:///file:{folder / DATABASE}?mode=ro&uri=true")
         else:
@@ -71,7 +79,7 @@ class FleetStore:
 
         Without ``durable`` they outlive every process, but a power cut may take them.
         """
-        with speaking(self.folder), self._engine.begin() as connection:
+        with speaking(self.folder, self._engine), self._engine.begin() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             elif not durable:
@@ -121,30 +129,27 @@ def put(rows: Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def speaking(folder: Path) -> Iterator[None]:
+def speaking(folder: Path, engine: Engine) -> Iterator[None]:
     """Turn what a database says into what a person can do."""
     try:
         yield
     except sa.exc.SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        do = (
+            "Start the database, or mend the way to it"
+            if engine.dialect.name == "postgresql"
+            else "If the disk is full, make room"
+        )
         raise StoreError(
-            f"The database of {folder} cannot be used: {cause}. If the disk is full, make room; then start the same "
-            "line again: everything that was committed is still there."
+            f"The database of {folder} cannot be used: {cause}. {do}; a coordinator that runs then goes on by itself, "
+            "and one that has ended is started again with the same line: everything that was committed is still there."
         ) from error
 
 
-def _engine(folder: Path, database: str | None) -> Engine:
-    if database is None:
-        engine = sa.create_engine(f"sqlite:///{folder / DATABASE}", connect_args={"timeout": 30})
-        sa.event.listen(engine, "connect", _durable)
-        return engine
-    try:
-        return sa.create_engine(database, pool_pre_ping=True)
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
-        raise StoreError(
-            f"The database URL cannot be used: {error}. Give one like postgresql+psycopg://user:password@host/name "
-            "(pip install 'koinon[postgresql]')."
-        ) from error
+def _sqlite(folder: Path) -> Engine:
+    engine = sa.create_engine(f"sqlite:///{folder / DATABASE}", connect_args={"timeout": 30})
+    sa.event.listen(engine, "connect", _durable)
+    return engine
 
 
 def _durable(connection: Any, record: Any) -> None:
@@ -153,12 +158,47 @@ def _durable(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def _advisory_lock(engine: Engine, undo: ExitStack) -> None:
-    """Hold PostgreSQL's lock for as long as this process lives: its server frees it when the connection dies."""
-    connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    undo.callback(connection.close)
-    if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar():
-        raise StoreError("Another coordinator uses this database. Stop it, or use another database.")
+def _postgresql(database: str, *, alone: bool) -> Engine:
+    """Return an engine. One that is ``alone`` has a single connection, which holds the coordinator's lock.
+
+    So there is no transaction without the lock: who has lost its connection must get the lock again, and cannot while
+    another coordinator has it.
+    """
+    form = "Give one like postgresql+psycopg://user:password@host/name (pip install 'koinon[postgresql]')."
+    try:
+        url = sa.make_url(database)
+        if url.get_backend_name() != "postgresql":
+            raise StoreError(
+                f"The database URL is one of {url.get_backend_name()}, and must be one of PostgreSQL. {form}"
+            )
+        patience = _PATIENCE if url.get_driver_name() in _LIBPQ else {}
+        own = {name: value for name, value in patience.items() if name not in url.query}
+        pool = {"pool_size": 1, "max_overflow": 0} if alone else {}
+        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=own, **pool)
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
+        raise StoreError(f"The database URL cannot be used: {error}. {form}") from error
+    if alone:
+        sa.event.listen(engine, "connect", _advisory_lock)
+    return engine
+
+
+def _advisory_lock(connection: Any, record: Any) -> None:
+    """Hold PostgreSQL's lock for as long as the connection lives: its server frees it when the connection dies."""
+    cursor = connection.cursor()
+    for name, seconds in (("idle", 30), ("interval", 10), ("count", 3)):  # so that it notices when we are gone
+        cursor.execute(f"SET tcp_keepalives_{name} = {seconds}")
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        cursor.execute(f"SELECT pg_try_advisory_lock({_LOCK})")
+        held = cursor.fetchone()[0]
+        connection.commit()
+        if held:
+            cursor.close()
+            return
+        if time.monotonic() > until:
+            connection.close()
+            raise StoreError("Another coordinator uses this database. Stop it, or use another database.")
+        time.sleep(0.1)
 
 
 def _locked(folder: Path) -> int:

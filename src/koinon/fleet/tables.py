@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, Text
 
 FORMAT = 1
 
@@ -50,8 +50,8 @@ members = Table(
     _key("run"),
     _key("client"),
     Column("position", Integer, nullable=False),  # among the run's members, from 0
-    Column("train", Integer, nullable=False),
-    Column("held_out", Integer, nullable=False),
+    Column("train", BigInteger, nullable=False),
+    Column("held_out", BigInteger, nullable=False),
     Column("last_round", Integer, nullable=False),  # the last committed round that asked it; 0: none
     Column("last_accepted", Boolean, nullable=False),
 )
@@ -88,7 +88,7 @@ uploads = Table(
     Column("round", Integer, primary_key=True, autoincrement=False),
     _key("purpose"),
     _key("client"),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
     Column("chunk_bytes", Integer, nullable=False),
     Column("digests", Text, nullable=False),  # JSON
     Column("commit", Text),  # JSON once committed: root, weight, signature, the verdict of each leaf
