@@ -125,14 +125,16 @@ class Coordinator(RuleBasedStateMachine):
 
     @rule(again=st.booleans())
     def pause_or_resume(self, again: bool) -> None:
-        deadline = None if self.state.stage is None else self.state.stage.deadline
-        if self.state.paused == again:
-            self.hand(c.Pause())
+        before, book = self.state, self.book
+        event = c.Pause() if before.paused == again else c.Resume()
+        self.hand(event)
+        assert self.state.paused == isinstance(event, c.Pause)
+        if isinstance(event, c.Pause) or before.stage is None or before.stage.deadline is None or self.book is not book:
+            return
+        if before.paused:
+            assert self.state.stage.deadline >= self.now + before.terms.shortest, "there is the whole time again"
         else:
-            was_paused = self.state.paused
-            self.hand(c.Resume())
-            if not was_paused and self.state.stage is not None:
-                assert self.state.stage.deadline == deadline, "resuming what was not paused gives no more time"
+            assert self.state == before, "resuming what was not paused changes nothing"
 
     @rule(seconds=st.floats(0.0, 10.0))
     def tick(self, seconds: float) -> None:
@@ -241,6 +243,7 @@ class Coordinator(RuleBasedStateMachine):
         elif stage is not None:
             assert self.now < stage.deadline <= self.now + state.terms.longest
             assert any(at <= stage.deadline for at in self.wakes), "somebody will come and look"
+            assert self.waited_for(), "nobody waits when all have spoken"
 
     @invariant()
     def nobody_who_is_here_is_forgotten(self) -> None:

@@ -103,7 +103,7 @@ class Received:
     client: int  # position among the run's members
     upload: Upload
     weight: int
-    key: Array  # of the client's task
+    key: Callable[[], Array]  # of the client's task
     cohort: int
 
     def metrics(self) -> dict[str, Array]:
@@ -116,7 +116,7 @@ class Received:
         stored = {t.name.removeprefix(_UPDATE): t for t in self.upload.layout().tensors}
         names = tree.names(expected.structure) if expected.leaves else ()
         payload = tree.fill(expected.structure, (self.upload.read(stored[name]) for name in names))
-        value = decode(expected.algorithm, payload, self.key, np.float32(self.cohort))
+        value = decode(expected.algorithm, payload, self.key(), np.float32(self.cohort))
         return tree.map(lambda x: np.asarray(x, np.float32), value)
 
     def verdicts(self, expected: Expected) -> dict[str, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from koinon.core.types import Purpose
@@ -120,7 +121,8 @@ class OpenStage:
         return Settled(tuple(received), dict(self.commits), settle.lost, self.asked)
 
     def _received(self, client: str, upload: Upload, weight: int) -> Received:
-        return Received(self._members.position(client), upload, weight, self.job.key(client), self.job.cohort)
+        key = partial(self.job.key, client)  # found when it is needed, which is seldom
+        return Received(self._members.position(client), upload, weight, key, self.job.cohort)
 
 
 def conflict() -> Refusal:

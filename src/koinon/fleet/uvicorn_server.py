@@ -57,6 +57,7 @@ def _uvicorn(app: Starlette, listener: Listener) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,  # longer than a long poll and what stands between usually allow
         timeout_graceful_shutdown=2,  # the default waits for ever on connections that are kept open
         limit_concurrency=_MOST_CONNECTIONS,
