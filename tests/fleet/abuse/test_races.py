@@ -1,0 +1,147 @@
+"""A client that says something else while its commit is being checked gains nothing by it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import koinon as kn
+from koinon.core.types import Purpose
+from koinon.fleet.ledger import Ledger
+from koinon.fleet.members import Member
+from koinon.fleet.payload import Expected, Received
+from koinon.fleet.refusal import Refusal
+from koinon.fleet.run import FleetRun
+from koinon.fleet.signatures import OwnKey, digest, encoded, signed_text
+from koinon.fleet.spool import Claim, Spool
+from koinon.fleet.stage import Settled, StageJob
+from koinon.fleet.store import FleetStore
+from koinon.store import tensors
+
+MODEL, TRAIN, CLIENT = "0" * 64, Purpose.TRAIN, "c-1"
+KEY = OwnKey(bytes(range(32)))
+
+
+def file_of(number: float) -> bytes:
+    """Return an update of one number."""
+    return b"".join(
+        tensors.pieces({"update.params.w": np.float32([number]), "metrics.examples": np.float32(4)})
+    )  # fmt: skip
+
+
+GOOD, POISON = file_of(1.0), file_of(np.nan)
+
+
+def claim(data: bytes) -> Claim:
+    return Claim(len(data), 1 << 20, (digest(data),))
+
+
+class Run:
+    """A run of one client with its first stage open; ``checking`` is called in the middle of a commit's check."""
+
+    def __init__(self, store: FleetStore) -> None:
+        terms = kn.Synchronous(clients=1, quorum=1.0, shortest=30.0, longest=30.0)
+        ledger = Ledger(store, "r-1")
+        self.checking: Callable[[], Any] = lambda: None
+        self.run = FleetRun("r-1", terms, ledger, Spool(ledger.folder / "spool"), time.monotonic)
+        self.run.join(Member(CLIENT, CLIENT, 4, 0))
+        expected = Expected.of(kn.fedavg(kn.sgd(0.1)), {"params": {"w": np.ones(1, np.float32)}}, self._finish)
+        self._job = StageJob(1, TRAIN, MODEL, 100, 1, lambda client: np.zeros(2, np.uint32), expected)
+        self.settled: list[Settled] = []
+        self.thread = threading.Thread(target=self._drive, daemon=True)
+        self.thread.start()
+        deadline = time.monotonic() + 10
+        while self.run.work(CLIENT)["state"] != "train":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def bring(self, data: bytes) -> None:
+        """Announce a file and send it."""
+        self.run.begin_upload(CLIENT, 1, TRAIN, claim(data))
+        chunk = self.run.open_chunk(CLIENT, 1, TRAIN, 0)
+        if chunk is not None:
+            chunk.write(data)
+            assert chunk.finish()
+
+    def commit(self, data: bytes, weight: int = 4) -> bool:
+        """Commit it."""
+        root, size = claim(data).root, len(data)
+        text = signed_text("update", "r-1", 1, "train", CLIENT, MODEL, root, size, weight)
+        word = {"root": root, "weight": weight, "model": MODEL, "signature": encoded(KEY.sign(text))}
+        return self.run.commit(KEY.public, CLIENT, 1, TRAIN, word)
+
+    def _finish(self, sums: Any) -> None:
+        hook, self.checking = self.checking, lambda: None
+        hook()
+
+    def _drive(self) -> None:
+        self.settled.append(self.run.settled(self._job, [CLIENT], []))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Give an open stage; afterwards it must be over with the good update, and that as it was checked."""
+    with FleetStore.open(tmp_path) as store:
+        run = Run(store)
+        yield run
+        if run.run.work(CLIENT)["state"] == "train":
+            run.bring(GOOD)
+            run.commit(GOOD)
+        run.thread.join(10)
+        (received,) = run.settled[0].received
+        tensor = next(t for t in received.upload.layout().tensors if t.name.startswith("update"))
+        assert received.upload.read(tensor).tolist() == [1.0]
+
+
+def test_another_file_announced_during_the_check(run: Run) -> None:
+    run.bring(GOOD)
+    run.checking = lambda: run.bring(POISON)
+    with pytest.raises(Refusal) as refused:
+        run.commit(GOOD)
+    assert (refused.value.status, refused.value.code) == (409, "conflict")
+
+
+def test_another_file_announced_right_after_the_check(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.bring(GOOD)
+    judge = Received.verdicts
+
+    def judged(self: Received, expected: Expected) -> dict[str, bool]:
+        verdicts = judge(self, expected)
+        run.bring(POISON)
+        return verdicts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Received, "verdicts", judged)
+        with pytest.raises(Refusal) as refused:
+            run.commit(GOOD)
+    assert (refused.value.status, refused.value.code) == (409, "conflict")
+
+
+def test_the_same_file_sent_again_during_the_check(run: Run) -> None:
+    run.bring(GOOD)
+    run.checking = lambda: run.bring(GOOD)
+    assert run.commit(GOOD) is False
+
+
+def test_a_chunk_that_was_begun_before_the_commit_and_ends_after_it(run: Run) -> None:
+    run.run.begin_upload(CLIENT, 1, TRAIN, claim(GOOD))
+    late = run.run.open_chunk(CLIENT, 1, TRAIN, 0)
+    assert late is not None
+    run.bring(GOOD)
+    assert run.commit(GOOD) is False
+    late.write(POISON[: late.left])
+    assert not late.finish()
+
+
+def test_another_weight_committed_during_the_check(run: Run) -> None:
+    run.bring(GOOD)
+    run.checking = lambda: run.commit(GOOD, weight=9)
+    with pytest.raises(Refusal) as refused:
+        run.commit(GOOD)
+    assert refused.value.status in (409, 410)
+    run.thread.join(10)
+    assert [part.weight for part in run.settled[0].received] == [9]
