@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import resource
 import socket
 import threading
 import time
@@ -335,3 +336,30 @@ def test_every_error_says_what_to_do_in_the_same_form(stage: Scene, round_: Roun
         assert answer.headers["content-type"] == "application/json"
         assert answer.json.keys() >= {"error"} and answer.json["error"].keys() == {"code", "message"}
         assert json.dumps(answer.json).isascii()
+
+
+@pytest.mark.slow
+def test_more_connections_than_the_system_gives_are_got_over(own_stage: Scene) -> None:
+    """A stranger takes every file descriptor: the silent are left after their 10 s, and nothing is broken by it."""
+    stage = own_stage
+    round_ = stage.fresh_round()
+    pid = stage.fleet.coordinator.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (96, before[1]))
+    lines = [opened(stage) for _ in range(300)]
+    try:
+        stage.fleet.until("others are served again", lambda: served(stage), 40)
+        assert round_.lyon.send().status == 200
+    finally:
+        for line in lines:
+            line.close()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert stage.fresh_round().number == round_.number + 1
+    assert "Traceback" not in stage.fleet.coordinator.said()
+
+
+def served(stage: Scene) -> bool:
+    try:
+        return bare.call(stage.fleet.url, "GET", "/healthz").status == 200
+    except TimeoutError:
+        return False
