@@ -6,7 +6,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -63,7 +63,15 @@ class Expected:
     def most_bytes(self) -> int:
         """How long a file of these leaves and of metrics can be."""
         leaves = sum(math.prod(shape) * dtype.itemsize for dtype, shape in self.leaves.values())
-        return tensors.LENGTH_BYTES + tensors.LIMITS.header_bytes + leaves + 4 * _MOST_METRIC_VALUES
+        return tensors.LENGTH_BYTES + self.limits.header_bytes + leaves + 4 * _MOST_METRIC_VALUES
+
+    @property
+    def limits(self) -> tensors.Limits:
+        """What a header of these leaves and of metrics can hold: parsing takes 25 times its bytes of memory."""
+        usual = tensors.LIMITS
+        names = sum(len(name) for name in self.leaves) + _MOST_METRICS * usual.name_characters
+        entries = len(self.leaves) + _MOST_METRICS
+        return replace(usual, header_bytes=min(usual.header_bytes, 6 * names + 512 * entries))  # \u1234 has six
 
     def check(self, layout: tensors.Layout) -> None:
         """Raise FormatError unless a file holds exactly these leaves and some metric sums."""

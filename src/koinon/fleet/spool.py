@@ -69,12 +69,12 @@ class Upload:
         self.writers[chunk] = Chunk(self, chunk)
         return self.writers[chunk]
 
-    def layout(self) -> tensors.Layout:
+    def layout(self, limits: tensors.Limits = tensors.LIMITS) -> tensors.Layout:
         """Return where the file's tensors are. Raises FormatError."""
         with self.path.open("rb") as file:
             head = file.read(tensors.LENGTH_BYTES)
-            head += file.read(tensors.header_length(head))
-        return tensors.layout(head, self.claim.size)
+            head += file.read(tensors.header_length(head, limits))
+        return tensors.layout(head, self.claim.size, limits)
 
     def read(self, tensor: tensors.Tensor) -> Array:
         """Return one tensor in memory of its own."""

@@ -103,7 +103,7 @@ class OpenStage:
         """Return the leaves that cannot be added. Raises Refusal, FormatError for a file that is not an update."""
         job = self.job
         try:
-            job.expected.check(upload.layout())
+            job.expected.check(upload.layout(job.expected.limits))
             received = self._received(client, upload, weight)
             job.expected.check_metrics(received.metrics())
             verdicts = received.verdicts(job.expected)

@@ -132,7 +132,7 @@ def test_no_storm_of_requests_takes_more_than_some_memory(own_stage: Scene) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_worst_headers_of_tensors_take_bounded_memory(own_stage: Scene) -> None:
-    """A header of 4 MiB is the most that a client can make the coordinator parse."""
+    """A header is parsed only if it is no longer than the names of an update and of its metrics can need."""
     stage = own_stage
     round_ = stage.fresh_round()
     heads = [
@@ -149,6 +149,6 @@ def test_the_worst_headers_of_tensors_take_bounded_memory(own_stage: Scene) -> N
                     answer = stage.update(update.party, update.work, data=data).send()
                     assert (answer.status, answer.code) == (422, "malformed")
         print(f"peak {(watched.peak - idle) / MIB:.1f} MiB, kept {(watched.now - idle) / MIB:.1f} MiB")
-        assert watched.peak - idle < 400 * MIB
-        assert watched.now - idle < 200 * MIB
+        assert watched.peak - idle < 40 * MIB
+        assert watched.now - idle < 40 * MIB
     assert bare.file_of(good_leaves()) and round_.lyon.send().status == 200
