@@ -53,10 +53,8 @@ class Book:
 class Coordinator(RuleBasedStateMachine):
     """The world around one run's coordinator."""
 
-    @initialize(
-        terms=terms, here=st.sets(st.sampled_from(CLIENTS)), draw=st.lists(st.sampled_from(CLIENTS), unique=True)
-    )
-    def begin(self, terms: Synchronous, here: set[str], draw: list[str]) -> None:
+    @initialize(terms=terms, here=st.sets(st.sampled_from(CLIENTS)), draw=drawn, others=st.sampled_from([(), CLIENTS]))
+    def begin(self, terms: Synchronous, here: set[str], draw: tuple[str, ...], others: tuple[str, ...]) -> None:
         self.state = c.State(terms)
         self.now = 100.0
         self.wakes: list[float] = []
@@ -64,7 +62,7 @@ class Coordinator(RuleBasedStateMachine):
         self.revoked: set[str] = set()
         for client in sorted(here.union(CLIENTS[: terms.clients])):
             self.hand(c.Present(client))
-        self.open(tuple(draw), CLIENTS, everybody=not draw)
+        self.open(draw, others, everybody=not draw)
 
     # What happens.
 
@@ -125,16 +123,15 @@ class Coordinator(RuleBasedStateMachine):
 
     @rule(again=st.booleans())
     def pause_or_resume(self, again: bool) -> None:
-        before, book = self.state, self.book
+        before, book, waiting = self.state, self.book, self.waited_for()
         event = c.Pause() if before.paused == again else c.Resume()
         self.hand(event)
         assert self.state.paused == isinstance(event, c.Pause)
-        if isinstance(event, c.Pause) or before.stage is None or before.stage.deadline is None or self.book is not book:
-            return
-        if before.paused:
-            assert self.state.stage.deadline >= self.now + before.terms.shortest, "there is the whole time again"
-        else:
+        if isinstance(event, c.Resume) and not before.paused:
             assert self.state == before, "resuming what was not paused changes nothing"
+        elif isinstance(event, c.Resume) and waiting and before.stage.deadline is not None and self.book is book:
+            assert self.state.stage.attempt == before.stage.attempt
+            assert self.state.stage.deadline >= self.now + before.terms.shortest, "there is the whole time again"
 
     @rule(seconds=st.floats(0.0, 10.0))
     def tick(self, seconds: float) -> None:
@@ -167,6 +164,7 @@ class Coordinator(RuleBasedStateMachine):
 
     def hand(self, event: c.Event) -> None:
         """Hand in an event and do what is commanded."""
+        rested, silent = self.state.held, self.waited_for()
         self.state, commands = c.handle(self.state, event, self.now)
         for command in commands:
             match command:
@@ -178,6 +176,8 @@ class Coordinator(RuleBasedStateMachine):
                 case c.Settle(made, lost):
                     self.settle(set(made), dict(lost))
                     assert command == commands[-1], "nothing follows the end"
+        if self.state.held and not self.state.paused and not rested and not isinstance(event, c.Present | c.Open):
+            assert not silent & self.waited_for() & self.state.present, "who was silent to the end is not counted on"
 
     def ask(self, chosen: tuple[str, ...], target: int) -> None:
         book = self.book
@@ -187,6 +187,11 @@ class Coordinator(RuleBasedStateMachine):
         assert set(chosen) <= {*book.draw, *book.reserve} - self.revoked
         assert not set(chosen) & set(book.answers), "who has answered is left in peace"
         assert 1 <= target <= max(1, len(book.draw))
+        silent = self.waited_for()
+        assert not silent & set(chosen) & self.state.present, "who was silent is asked again, and not counted on"
+        if book.asks:
+            missing = target - len(set(book.answers) - self.revoked) - len(silent & self.state.present)
+            assert len(set(chosen) - book.asked) <= missing, "no more take the place of others than are missing"
         book.asked |= set(chosen)
         book.failed -= set(chosen)
         book.target = target
@@ -300,6 +305,52 @@ def settled(state: c.State, events: list[c.Event], now: float) -> tuple[str, ...
             if isinstance(command, c.Settle):
                 return command.clients
     return None
+
+
+def commands(state: c.State, *events: c.Event, at: float = 0.0) -> tuple[c.State, list[c.Command]]:
+    """Return the state after events, and all commands."""
+    said: list[c.Command] = []
+    for event in events:
+        state, more = c.handle(state, event, at)
+        said += more
+    return state, said
+
+
+TWO = c.State(Synchronous(clients=2, quorum=1.0, shortest=5.0, longest=60.0, retries=0))
+
+
+def test_a_round_by_hand() -> None:
+    state, said = commands(TWO, c.Open(("a", "b")), c.Present("a"))
+    assert said == []
+    assert state.waits_for == "1 more client to join: 1 of 2 are here"
+    state, said = commands(state, c.Present("b"))
+    assert said == [c.Ask(("a", "b"), 2), c.Wake(60.0)]
+    assert state.waits_for == "2 of 2 answers"
+    state, said = commands(state, c.Answered("a", True), at=2.0)
+    assert said == [c.Wake(60.0)]
+    state, said = commands(state, c.Tick(), at=60.0)
+    assert (said, state.present) == ([], {"a"})
+    assert state.waits_for == "1 more client: 1 have answered, and 2 must"
+    state, said = commands(state, c.Answered("b", True), at=1000.0)
+    assert said == [c.Settle(("a", "b"), {})]
+    assert state.durations == (2.0,), "what comes after the time is up says nothing of how long a round takes"
+    assert state.waits_for is None
+    _, said = commands(state, c.Open(("a", "b")), at=1000.0)
+    assert said == [c.Ask(("a", "b"), 2), c.Wake(1008.0)], "four times what was measured"
+
+
+def test_no_time_is_measured_across_a_rest_or_a_restart() -> None:
+    asked, _ = commands(TWO, c.Present("a"), c.Present("b"), c.Open(("a", "b")))
+    rested, _ = commands(asked, c.Pause(), c.Resume(), c.Answered("a", True), at=10.0)
+    again, _ = commands(TWO, c.Open(("a", "b"), asked=("a", "b"), target=2), c.Answered("a", True), at=10.0)
+    assert rested.durations == again.durations == ()
+
+
+def test_a_failure_is_lost_for_its_reason() -> None:
+    terms = Synchronous(clients=2, quorum=0.5)
+    state, _ = commands(c.State(terms), c.Present("a"), c.Present("b"), c.Open(("a", "b")))
+    _, said = commands(state, c.Failed("a", "no space"), c.Answered("b", True))
+    assert said[-1] == c.Settle(("b",), {"a": "failed: no space"})
 
 
 Coordinator.TestCase.settings = settings(settings.default, max_examples=300, stateful_step_count=30)
