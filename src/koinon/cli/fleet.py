@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,18 @@ from koinon.app import App, Resolved, held_out, resolve, watching
 from koinon.cli.app_file import AppFileError, change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
-from koinon.core.events import Listener
+from koinon.core.events import Listener, RoundFinished, RunFinished, RunStarted
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.engines.catalogue import engine as new_engine
 from koinon.errors import ConfigurationError, FleetError
+from koinon.fleet import log
 from koinon.fleet.connection import Connection, Reach
 from koinon.fleet.link import JoinLink
 from koinon.fleet.members import Members
 from koinon.fleet.participant import Ended, Floors, Participation, participate
 from koinon.fleet.serving import OPERATOR_FILE, ServedApp, Settings, serve
 from koinon.identity import agreement
+from koinon.report.tracking.choose import sinks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +37,22 @@ class Place:
     folder: Path | None
 
 
-def serve_apps(files: Sequence[Path], changes: Sequence[str], settings: Settings, *, as_json: bool) -> None:
-    """Serve until every run is over; ends the process with Exit.DIVERGED or FAILED if a run did."""
+def serve_apps(
+    files: Sequence[Path], changes: Sequence[str], track: Sequence[str], settings: Settings, *,
+    as_json: bool, log_json: bool,
+) -> None:  # fmt: skip
+    """Serve until every run is over; ends the process with Exit.DIVERGED or FAILED if a run did.
+
+    With ``log_json`` standard error holds the log and nothing else: join links, which are secret, only go to
+    standard output, and with ``as_json`` nowhere.
+    """
+    log.install(as_json=log_json)
     with ExitStack() as stack:
-        listen = stack.enter_context(watching(True)) if len(files) == 1 else _nobody
-        apps = [_served(path, changes, listen) for path in files]
-        status = serve(settings, apps, _aside if as_json else say)
+        watch = stack.enter_context(watching(not log_json and len(files) == 1))
+        apps = [_served(path, changes, _tracked(watch, track, stack)) for path in files]
+        if as_json and log_json:
+            settings = replace(settings, invitations=0)
+        status = serve(settings, apps, say if not as_json else _unsaid if log_json else _aside)
     runs = [{name: run[name] for name in ("name", "state", "stopped", "round", "digest")} for run in status["runs"]]
     if as_json:
         print_json({"runs": runs})
@@ -189,5 +201,18 @@ def _aside(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def _nobody(event: object) -> None:
-    """Watch nothing: with several runs the live page shows them."""
+def _unsaid(line: str) -> None:
+    """Say nothing: the log has the address."""
+
+
+def _tracked(watch: Listener, track: Sequence[str], stack: ExitStack) -> Listener:
+    """Return a listener that tells one run to whoever watches and to trackers of its own, closed with the stack."""
+    own = sinks(track)
+    for sink in own:
+        stack.callback(sink.close)
+
+    def tell(event: RunStarted | RoundFinished | RunFinished) -> None:
+        for listen in (watch, *own):
+            listen(event)
+
+    return tell

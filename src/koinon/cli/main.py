@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -95,6 +96,7 @@ _DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--dir", "folder", type=_FOLDER, default=Path("koinon-fleet"), show_default=True, help="What is kept.")
 @click.option("--url", help="The address as participants reach it, where it is not the one listened on.")
 @click.option("--database", help="Rows go there, e.g. postgresql+psycopg://user@host/name. Default: SQLite in DIR.")
+@click.option("--blobs", metavar="URL", help="Copy finished models there, too, e.g. s3://bucket/folder.")
 @click.option("--certificate", type=_FILE, help="Your own certificate (PEM), in place of one made here.")
 @click.option("--key", type=_FILE, help="Its key.")
 @click.option("--client-ca", type=_FILE, help="mTLS: clients must show a certificate of this authority.")
@@ -104,14 +106,19 @@ _DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--links", type=click.IntRange(0, 1000), default=1, show_default=True, help="Join links on first start.")
 @click.option("--chunk-bytes", type=click.IntRange(1 << 10, 4 << 20), default=4 << 20, hidden=True)
 @click.option("--stay", is_flag=True, help="Go on serving when every run is over.")
+@click.option("--track", multiple=True, metavar="TRACKER:WHERE", help="Log every round, e.g. tensorboard:runs.")
+@click.option("--log-json", is_flag=True, help="On stderr one JSON object a line, for what happens.")
 @_CHANGES
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
-def serve(app_files: tuple[Path, ...], changes: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def serve(
+    app_files: tuple[Path, ...], changes: tuple[str, ...], track: tuple[str, ...], as_json: bool, log_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Coordinate the Apps in APP_FILES between parties that join, until they stop."""
     from koinon.cli.fleet import serve_apps
     from koinon.cli.fleet_options import settings
 
-    serve_apps(app_files, changes, settings(**options), as_json=as_json)
+    serve_apps(app_files, changes, track, settings(**options), as_json=as_json, log_json=log_json)
 
 
 @cli.command()
@@ -249,5 +256,9 @@ def _terminated(number: int, frame: object) -> None:
 
 
 def _end(message: str, status: Exit) -> None:
-    click.echo(message, err=True)
+    if logging.getLogger("koinon").handlers:  # a coordinator's: standard error may be for programs
+        level = logging.INFO if status in (Exit.INTERRUPTED, Exit.TERMINATED) else logging.ERROR
+        logging.getLogger("koinon.fleet").log(level, message)
+    else:
+        click.echo(message, err=True)
     sys.exit(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,11 +12,13 @@ import sqlalchemy as sa
 
 from koinon.core.events import Checkpoint, RoundRecord
 from koinon.core.types import Purpose
+from koinon.errors import StoreError
 from koinon.fleet import tables as t
 from koinon.fleet.members import Member
 from koinon.fleet.spool import Claim
 from koinon.fleet.store import FleetStore, put
 from koinon.store.blobs import Blobs
+from koinon.store.mirror import Mirror
 from koinon.store.run_directory import Saved
 
 
@@ -53,12 +56,15 @@ class RoundRow:
 
 
 class Ledger:
-    """One run's rows."""
+    """One run's rows and blobs. ``copies`` is the URL of a folder where blobs are kept a second time."""
 
-    def __init__(self, store: FleetStore, run: str) -> None:
+    def __init__(self, store: FleetStore, run: str, copies: str | None = None) -> None:
         self._store, self._run = store, run
         self.folder = store.folder / "runs" / run
         self.blobs = Blobs(self.folder / "blobs", synced=False)
+        self.mirror = (
+            None if copies is None else Mirror(self.blobs, f"{copies}{'' if copies.endswith('/') else '/'}{run}")
+        )
 
     def members(self) -> list[tuple[Member, int, bool]]:
         """Return the members in order, each with its last committed round and whether its update was in it."""
@@ -165,6 +171,7 @@ class Ledger:
                 rows.execute(sa.update(t.members).where(same).values(last_round=number, last_accepted=accepted))
             for table in (t.stages, t.uploads, t.messages):
                 rows.execute(sa.delete(table).where((table.c.run == self._run) & (table.c.round <= number)))
+        self._copy()
 
     def load(self) -> tuple[Saved, str, str | None] | None:
         """Return the last round whose model is whole, its history and blobs; None before the first.
@@ -174,7 +181,7 @@ class Ledger:
         with self._store.transaction() as rows:
             query = sa.select(t.rounds).where(t.rounds.c.run == self._run).order_by(t.rounds.c.number)
             found = list(rows.execute(query).all())
-        while len(found) > 1 and not self.blobs.whole(found[-1].server):
+        while len(found) > 1 and not self._here(found[-1].server):
             found.pop()
         if not found:
             return None
@@ -183,9 +190,11 @@ class Ledger:
             rows.execute(sa.delete(t.rounds).where(later))
         history = tuple(RoundRecord.from_json(json.loads(row.record)) for row in found if row.record is not None)
         last = found[-1]
-        best = self.blobs.read(last.best) if last.best and self.blobs.whole(last.best) else {}
+        self._here(last.server)  # the only one is not given up: what cannot be read is an error
+        best = self.blobs.read(last.best) if last.best and self._here(last.best) else {}
         record = history[-1] if history else None
         server, watch, judged = self.blobs.read(last.server), json.loads(last.watch), json.loads(last.judged)
+        self._copy()
         return Saved(Checkpoint(last.number, server, watch, best, record, judged), history), last.server, last.best
 
     def receipts(self, since: int) -> list[Any]:
@@ -199,7 +208,10 @@ class Ledger:
         """Return why the run is over and its digest, or None."""
         with self._store.transaction() as rows:
             found = rows.execute(sa.select(t.runs.c.ended).where(t.runs.c.run == self._run)).scalar()
-        return None if found is None else dict(json.loads(found))
+        ended = None if found is None else dict(json.loads(found))
+        if ended is not None and ended["model"] is not None:
+            self._here(ended["model"])
+        return ended
 
     def paused(self) -> bool:
         """Return whether the operator let the run rest."""
@@ -210,6 +222,23 @@ class Ledger:
         """Change the run's own row."""
         with self._store.transaction() as rows:
             rows.execute(sa.update(t.runs).where(t.runs.c.run == self._run).values(**values))
+        self._copy()
+
+    def _here(self, blob: str) -> bool:
+        """Return whether a blob is here, whole, if need be from its copy."""
+        return self.blobs.whole(blob) or (self.mirror is not None and self.mirror.fetch(blob))
+
+    def _copy(self) -> None:
+        """Have copied what a start needs: the last two states, the best model, and the final one."""
+        if self.mirror is None:
+            return
+        last = sa.select(t.rounds.c.server, t.rounds.c.best).where(t.rounds.c.run == self._run)
+        ended = sa.select(t.runs.c.ended).where(t.runs.c.run == self._run)
+        with suppress(StoreError), self._store.transaction(durable=False) as rows:  # what was written is written
+            states = rows.execute(last.order_by(t.rounds.c.number.desc()).limit(2)).all()
+            over = json.loads(rows.execute(ended).scalar() or "{}")
+            names = [*(row.server for row in states), *(row.best for row in states[:1]), over.get("model")]
+            self.mirror.want(name for name in names if name)
 
     def _at(self, table: sa.Table, round: int, purpose: Purpose) -> Any:
         return (table.c.run == self._run) & (table.c.round == round) & (table.c.purpose == purpose.value)

@@ -17,20 +17,18 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from starlette.applications import Starlette
 
-from koinon.core.events import Listener, RoundFinished, RunFinished, RunStarted
+from koinon.core.events import Listener, RoundFinished, RoundRecord, RunFinished, RunStarted
 from koinon.core.execution import Plan
 from koinon.errors import FleetError, StoreError
-from koinon.fleet import client_calls, metrics_page, operator_calls, page_calls, probe, tables, uvicorn_server
-from koinon.fleet.access import Access
+from koinon.fleet import client_calls, log, metrics_page, operator_calls, page_calls, probe, tables, uvicorn_server
 from koinon.fleet.certificates import ServerCertificate, own_certificate
 from koinon.fleet.chain import ReceiptChain
 from koinon.fleet.driver import Driven, Driver
-from koinon.fleet.ledger import Ledger
 from koinon.fleet.link import JoinLink
+from koinon.fleet.log import LoggedAccess, LoggedLedger, LoggedRun
 from koinon.fleet.mailbox import Mailbox
 from koinon.fleet.offer import Offer, OfferedRun
 from koinon.fleet.receipts import Opening, canonical
-from koinon.fleet.run import FleetRun
 from koinon.fleet.service import House, ServedRun, application
 from koinon.fleet.signatures import OwnKey, digest, write_secret
 from koinon.fleet.spool import Spool
@@ -73,6 +71,7 @@ class Settings:
     port: int = 8443
     url: str | None = None  # as participants reach it; None: from host and port
     database: str | None = None
+    blobs: str | None = None  # URL of fsspec where finished models are copied to
     plain_http: bool = False
     certificate: tuple[Path, Path] | None = None  # the user's own, with its key
     client_authority: Path | None = None  # mTLS: who signs the clients' certificates
@@ -137,6 +136,10 @@ def serve(settings: Settings, apps: Sequence[ServedApp], say: Callable[[str], No
         store = undo.enter_context(FleetStore.open(settings.folder, settings.database))
         bound = undo.enter_context(_socket(settings.host, settings.port))
         coordinator = _coordinator(settings, store, apps, bound.getsockname()[1])
+        for mirror in (served.run.ledger.mirror for served in coordinator.house.runs.values()):
+            if mirror is not None:
+                undo.callback(mirror.close)
+        undo.callback(lambda: log.tell(log.Stopped(time.monotonic() - coordinator.began)))
         _announce(coordinator, say)
         for driver in coordinator.drivers:
             driver.start()
@@ -151,7 +154,7 @@ def serve(settings: Settings, apps: Sequence[ServedApp], say: Callable[[str], No
 @dataclass(frozen=True)
 class _Parts:
     store: FleetStore
-    access: Access
+    access: LoggedAccess
     key: OwnKey
     spool: Spool
     histories: Histories
@@ -161,7 +164,7 @@ def _coordinator(settings: Settings, store: FleetStore, apps: Sequence[ServedApp
     url = settings.url or f"{'http' if settings.plain_http else 'https'}://{_named(settings.host)}:{port}"
     certificate = _certificate(settings, url)
     key = OwnKey.at(settings.folder / "coordinator.key")
-    access, waiting = Access(store, time.monotonic), Waiting()
+    access, waiting = LoggedAccess(store, time.monotonic), Waiting()
     parts = _Parts(store, access, key, Spool(settings.folder / "spool"), Histories())
     drivers, runs = [], {}
     for app in apps:
@@ -186,18 +189,20 @@ def _coordinator(settings: Settings, store: FleetStore, apps: Sequence[ServedApp
 
 def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, Driver]:
     key, hashed = _run_key(parts.store, app)
-    ledger = Ledger(parts.store, key)
-    run = FleetRun(key, app.plan.algorithm.schedule, ledger, parts.spool, time.monotonic)
+    ledger = LoggedLedger(parts.store, key, settings.blobs)
+    run = LoggedRun(app.name, key, app.plan.algorithm.schedule, ledger, parts.spool, time.monotonic)
+    if ledger.mirror is not None:
+        ledger.mirror.on_trouble(run.trouble.note)
+    found = ledger.load()
+    past = () if found is None else found[0].history
+    parts.histories.add(key, *past)
     training = FederatedTraining(replace(app.plan, data=run.members), app.stop, app.evaluation, app.seed)
     opening = Opening(key, hashed, parts.key.public)
     keys = parts.access.keys()
-    listen = _Recorder(key, parts.histories, app.listen)
+    recorder = _Recorder(key, app, parts.histories, past)
     driven = Driven(
-        run, training, app.engine, lambda: ReceiptChain(opening, parts.key, ledger, run.members, keys), listen
+        run, training, app.engine, lambda: ReceiptChain(opening, parts.key, ledger, run.members, keys), recorder
     )
-    found = ledger.load()
-    if found is not None:
-        parts.histories.add(key, *found[0].history)
     served = ServedRun(
         run=run,
         name=app.name,
@@ -230,15 +235,22 @@ def _run_key(store: FleetStore, app: ServedApp) -> tuple[str, str]:
 
 
 class _Recorder:
-    """Keeps every finished round for the status, and passes events on."""
+    """Keeps every finished round for the status, logs it, and passes events on with what trackers want to know."""
 
-    def __init__(self, run: str, histories: Histories, further: Listener) -> None:
-        self._run, self._histories, self._further = run, histories, further
+    def __init__(self, run: str, app: ServedApp, histories: Histories, past: Sequence[RoundRecord]) -> None:
+        self._run, self._app, self._histories = run, app, histories
+        self._past = list(past)
 
     def __call__(self, event: RunStarted | RoundFinished | RunFinished) -> None:
         if isinstance(event, RoundFinished):
-            self._histories.add(self._run, event.record)
-        self._further(event)
+            record = replace(event.record, rows=None)
+            self._histories.add(self._run, record)
+            self._past.append(record)
+            log.tell(log.Finished.of(self._run, record))
+        elif isinstance(event, RunStarted):
+            past = tuple(record for record in self._past if record.round <= event.resumed_from)
+            event = replace(event, run=self._run, identity=self._app.agreement, past=past)
+        self._app.listen(event)
 
 
 def _waker(waiting: Waiting, run: str) -> Callable[[Sequence[str]], None]:
@@ -267,6 +279,7 @@ def _operator(folder: Path, url: str, certificate: ServerCertificate | None) -> 
 def _announce(coordinator: Coordinator, say: Callable[[str], None]) -> None:
     """Print the address, and on the first start the join links."""
     house, settings = coordinator.house, coordinator.settings
+    log.tell(log.Started(house.url, house.version, {key: served.name for key, served in house.runs.items()}))
     say(f"Serving {', '.join(served.name for served in house.runs.values())} at {house.url} from {settings.folder}")
     if not house.access.clients() and not house.access.invitations_open():
         for _ in range(settings.invitations):

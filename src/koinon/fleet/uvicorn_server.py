@@ -54,6 +54,7 @@ def _uvicorn(app: Starlette, listener: Listener) -> uvicorn.Server:
         http=BulkProtocol,
         ws="none",
         lifespan="off",
+        log_config=None,  # who owns the process says where its log goes
         log_level="warning",
         access_log=False,
         server_header=False,
