@@ -191,7 +191,7 @@ class Coordinator(RuleBasedStateMachine):
         assert not silent & set(chosen) & self.state.present, "who was silent is asked again, and not counted on"
         if book.asks:
             missing = target - len(set(book.answers) - self.revoked) - len(silent & self.state.present)
-            assert len(set(chosen) - book.asked) <= missing, "no more take the place of others than are missing"
+            assert len(set(chosen) - book.asked) <= max(0, missing), "no more take the place of others than are missing"
         book.asked |= set(chosen)
         book.failed -= set(chosen)
         book.target = target
@@ -246,6 +246,7 @@ class Coordinator(RuleBasedStateMachine):
         if state.held:
             assert state.waits_for, "a run that rests says for whom"
         elif stage is not None:
+            assert len(stage.of(Standing.ARRIVED, Standing.REFUSED)) < stage.target, "as many as are wanted are enough"
             assert self.now < stage.deadline <= self.now + state.terms.longest
             assert any(at <= stage.deadline for at in self.wakes), "somebody will come and look"
             assert self.waited_for(), "nobody waits when all have spoken"
