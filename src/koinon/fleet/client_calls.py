@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -192,9 +192,15 @@ class _Calls:
             if work["serial"] != since or left <= 0:
                 self._house.waiting.forget(place, waiter)
                 break
-            await self._house.waiting.wait(place, waiter, left)
+            await self._news(place, waiter, left)
             self._house.access.still(client.client)
         return JSONResponse(work) if work["serial"] != since else Response(status_code=204)
+
+    async def _news(self, key: Hashable, waiter: asyncio.Future[None], seconds: float) -> None:
+        try:
+            await self._house.waiting.wait(key, waiter, seconds)
+        except asyncio.CancelledError:  # the server's last act
+            raise Refusal(503, "ending", "The coordinator is being stopped. Ask again when it is back.") from None
 
     async def receipts(self, request: Request) -> Response:
         self._house.caller(request)
@@ -286,7 +292,7 @@ class _Calls:
             if found or left <= 0:
                 self._house.waiting.forget(at, waiter)
                 return JSONResponse({"messages": found, "next": found[-1]["number"] if found else since})
-            await self._house.waiting.wait(at, waiter, left)
+            await self._news(at, waiter, left)
             self._house.access.still(client)
 
     def _stage(self, request: Request) -> tuple[str, ServedRun, int, Purpose]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +59,13 @@ class _Calls:
         return StreamingResponse(self._told(), media_type="text/event-stream", headers=headers)
 
     async def _told(self) -> AsyncIterator[bytes]:
-        while True:
-            waiter = self._house.waiting.waiter(EVENTS)
-            data = json.dumps(await asyncio.to_thread(self._look))
-            yield f"event: status\ndata: {data}\n\n".encode()
-            await asyncio.sleep(_CALM_SECONDS)
-            await self._house.waiting.wait(EVENTS, waiter, _EVENT_SECONDS)
+        with suppress(asyncio.CancelledError):  # by the server's end
+            while True:
+                waiter = self._house.waiting.waiter(EVENTS)
+                data = json.dumps(await asyncio.to_thread(self._look))
+                yield f"event: status\ndata: {data}\n\n".encode()
+                await asyncio.sleep(_CALM_SECONDS)
+                await self._house.waiting.wait(EVENTS, waiter, _EVENT_SECONDS)
 
     async def invite(self, request: Request) -> Response:
         self._house.operated(request)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -17,6 +21,7 @@ from koinon.fleet.certificates import ServerCertificate
 from koinon.fleet.uvicorn_protocol import BulkProtocol
 
 _MOST_CONNECTIONS = 10_000
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -29,25 +34,52 @@ class Listener:
 
 
 def serve(app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]) -> None:
-    """Serve until ``until`` returns or the process is told to end."""
+    """Serve until ``until`` returns, or a signal comes: then what the process does at that signal is done at the end."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(app, listeners, until))
+        told = runner.run(_serve(app, listeners, until))
+    if told is not None:
+        signal.signal(told, before[told])
+        signal.raise_signal(told)
 
 
-async def _serve(app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]) -> None:
+async def _serve(
+    app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]
+) -> signal.Signals | None:
+    """Serve; return the signal that ended it, if one did."""
+    told: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, _tell, told, number)
     servers = [_uvicorn(app, listener) for listener in listeners]
     serving = [
         asyncio.create_task(server.serve([listener.bound])) for server, listener in zip(servers, listeners, strict=True)
     ]
     over = asyncio.ensure_future(until())
-    await asyncio.wait([over, *serving], return_when=asyncio.FIRST_COMPLETED)
+    ends: list[asyncio.Future[Any]] = [over, told, *serving]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for server in servers:
         server.should_exit = True
     await asyncio.gather(*serving)
     over.cancel()
+    return told.result() if told.done() else None
 
 
-def _uvicorn(app: Starlette, listener: Listener) -> uvicorn.Server:
+def _tell(told: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
+    if not told.done():
+        told.set_result(number)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves the process' signals alone: two of them may share a loop, and one place answers signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _uvicorn(app: Starlette, listener: Listener) -> _Server:
     certificate, authority = listener.certificate, listener.client_authority
     config = uvicorn.Config(
         app,
@@ -70,4 +102,4 @@ def _uvicorn(app: Starlette, listener: Listener) -> uvicorn.Server:
     config.load()
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    return uvicorn.Server(config)
+    return _Server(config)

@@ -31,7 +31,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.mark.parametrize("seconds", [HOUR, -HOUR])
+@pytest.mark.parametrize("seconds", [HOUR, pytest.param(-HOUR, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps_changes_nothing(
     seconds: int, app: Path, library: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:

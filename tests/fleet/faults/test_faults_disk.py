@@ -71,6 +71,7 @@ def test_a_full_journal_is_said_and_waited_out(
     assert digest == undisturbed(*LONG)
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_a_participant_is_said_and_waited_out(
     app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:

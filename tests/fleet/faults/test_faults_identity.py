@@ -3,12 +3,15 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from fleet.faults.app import NAMES
 from fleet.processes import Fleet, Process
 
 FAILED = 1
 
 
+@pytest.mark.slow
 def test_the_older_of_two_processes_with_one_identity_stops(app: Path, tmp_path: Path) -> None:
     with Fleet(tmp_path, app, serve=("--stay",), environment={"STEP_SECONDS": "0.2"}) as fleet:
         fleet.serve()

@@ -57,6 +57,7 @@ def test_the_first_answer_to_every_call_is_lost(app: Path, tmp_path: Path, undis
     assert digest == undisturbed(*CHANGES)
 
 
+@pytest.mark.slow
 def test_a_wire_that_flips_bits_and_breaks_off_under_tls(
     app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:

@@ -12,9 +12,10 @@ from fleet.processes import Fleet
 CHANGES = ("stop.rounds=25",)
 STEP = {"STEP_SECONDS": "0.02"}
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+NUMBERS = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_coordinator_told_to_end_ends_and_goes_on(
     number: signal.Signals, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
@@ -32,7 +33,7 @@ def test_a_coordinator_told_to_end_ends_and_goes_on(
     assert digest == undisturbed(*CHANGES)
 
 
-@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_participant_told_to_end_ends_and_goes_on(
     number: signal.Signals, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:

@@ -4,6 +4,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fleet.faults.app import NAMES
 from fleet.faults.wires import Wire, slow
 from fleet.processes import Fleet, Process, through
@@ -50,6 +52,7 @@ def test_a_client_that_never_answers_is_a_row_and_the_rounds_go_on(app: Path, tm
         assert not history(fleet)[-1]["lost"]
 
 
+@pytest.mark.slow
 def test_an_upload_below_the_slowest_rate_is_said_and_the_round_goes_on_without_it(app: Path, tmp_path: Path) -> None:
     changes = (*BY_QUORUM, "schedule.shortest=12.0", "schedule.longest=12.0", "stop.rounds=1")
     large = {"BALLAST": "100000"}  # 400 kB: 25 s at this rate

@@ -16,7 +16,11 @@ CHUNKS = 31
 CHANGES = ("stop.rounds=2",)
 
 
-@pytest.mark.parametrize("victims", [["lyon"], ["coordinator"], ["lyon", "coordinator"]], ids="-".join)
+@pytest.mark.parametrize(
+    "victims",
+    [["lyon", "coordinator"], *(pytest.param([name], marks=pytest.mark.slow) for name in ("lyon", "coordinator"))],
+    ids="-".join,
+)
 def test_a_killed_upload_goes_on_at_the_chunk(
     victims: list[str], app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
