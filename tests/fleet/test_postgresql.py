@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,9 @@ def test_a_coordinator_whose_database_dies_says_so_and_goes_on_when_it_is_back(s
         server.die()
         try:
             fleet.until("it is said", lambda: "Start the database" in fleet.coordinator.said(), SECONDS)
+            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                fleet.run()
+            refused.value.close()
             assert fleet.coordinator.alive
             assert all(party.alive for party in parties)
         finally:
