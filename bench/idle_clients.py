@@ -94,7 +94,7 @@ class Client:
     serial: int | None = None
     asked_at: float | None = None  # when it heard that it has something to do
     polls: int = 0
-    wait: int = WAIT  # of the next poll
+    wait: int = WAIT  # of the next poll: the first is shorter for most, so that they are spread over time
     _line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = field(default=None, repr=False)
 
     async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
@@ -138,11 +138,13 @@ class Client:
         while self.asked_at is None:
             since = "" if self.serial is None else f"&since={self.serial}"
             status, work = await self.call("GET", f"/v1/runs/{run}/work?wait={self.wait}{since}")
-            self.polls, self.wait = self.polls + 1, WAIT
+            self.polls += 1
             assert status in (200, 204), work
             if status == 200:
                 self.serial = work["serial"]
                 self.asked_at = time.monotonic() if work["state"] == "train" else None
+            else:
+                self.wait = WAIT
 
     def close(self) -> None:
         """Hang up."""
@@ -159,7 +161,7 @@ async def measure(
         context = ssl.create_default_context(cafile=str(next(Path(options.folder).rglob("ca.pem"))))
     clients = [Client(client, secret, port, context) for client, secret in made]
     for i, client in enumerate(clients):
-        client.wait = 1 + i % WAIT  # the polls are spread over time, as they are when clients come when they like
+        client.wait = 1 + i % WAIT
     try:
         await _in_turns([client.begin() for client in clients])
         _, runs = await clients[0].call("GET", "/v1/runs")

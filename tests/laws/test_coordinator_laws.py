@@ -347,6 +347,26 @@ def test_no_time_is_measured_across_a_rest_or_a_restart() -> None:
     assert rested.durations == again.durations == ()
 
 
+def test_as_many_take_the_place_of_others_as_are_missing() -> None:
+    state, _ = commands(TWO, c.Present("a"), c.Present("b"), c.Open(("a", "b"), reserve=("c", "d")))
+    state, said = commands(state, c.Tick(), c.Present("b"), at=60.0)
+    assert said == [], "who was asked and is back has its work already"
+    state, said = commands(state, c.Present("c"), at=61.0)
+    assert said == [c.Ask(("c",), 2)]
+    state, said = commands(state, c.Present("d"), at=62.0)
+    assert said == []
+    _, said = commands(state, c.Answered("c", True), c.Answered("b", True), at=63.0)
+    assert said == [c.Settle(("b", "c"), {"a": "not needed: enough others had answered"})]
+
+
+def test_a_cohort_of_which_nobody_is_left_is_over() -> None:
+    state, _ = commands(TWO, c.Present("a"), c.Present("b"), c.Open(("a", "b"), reserve=("c",)))
+    state, said = commands(state, c.Revoked("a"), c.Revoked("b"))
+    assert (said[-1:], state.held) == ([c.Wake(60.0)], True), "there is still c, who may come"
+    state, said = commands(state, c.Revoked("c"))
+    assert said == [c.Settle((), dict.fromkeys("ab", "revoked by the operator"))]
+
+
 def test_a_failure_is_lost_for_its_reason() -> None:
     terms = Synchronous(clients=2, quorum=0.5)
     state, _ = commands(c.State(terms), c.Present("a"), c.Present("b"), c.Open(("a", "b")))
