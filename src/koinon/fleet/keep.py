@@ -6,7 +6,6 @@ this participant's update in it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -15,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from koinon.errors import FleetError, StoreError
 from koinon.fleet.signatures import OwnKey, write_secret
 from koinon.store.blobs import pack, unpack
+from koinon.store.lock import lock
 from koinon.tree import Tree
 
 _BLOCK = 1 << 16
@@ -41,18 +40,7 @@ class Keep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise FleetError(f"{folder} cannot be used: {error.strerror}. Choose another --dir.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise FleetError(
-                f"Another process works with the identity in {folder}. Stop it, or give this one its own --name and --dir."
-            ) from error
+        self._lock = lock(folder)
         self.key = OwnKey.at(folder / "identity.key")
 
     def enrolled(self) -> Enrolled | None:

@@ -5,7 +5,6 @@ A transaction is all or nothing and is on disk before its call returns. One coor
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -20,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from koinon.errors import StoreError
 from koinon.fleet import tables
+from koinon.store.lock import lock
 
 DATABASE = "fleet.sqlite"
 _LOCK = 0x6B6F696E6F6E  # "koinon", as PostgreSQL's advisory locks are numbered
@@ -32,7 +32,6 @@ _PATIENCE = {  # seconds, but the last: milliseconds. A server that is gone with
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-_MADE_HERE = 0o700
 
 
 class FleetStore:
@@ -50,8 +49,7 @@ class FleetStore:
         ``database`` is an SQLAlchemy URL; None is SQLite in the folder. Raises StoreError if another process has it.
         """
         with ExitStack() as undo:
-            lock = _locked(folder)
-            undo.callback(os.close, lock)
+            undo.callback(os.close, lock(folder))
             engine = _sqlite(folder) if database is None else _postgresql(database, alone=True)
             undo.callback(engine.dispose)
             with speaking(folder, engine):
@@ -199,22 +197,3 @@ def _advisory_lock(connection: Any, record: Any) -> None:
             connection.close()
             raise StoreError("Another coordinator uses this database. Stop it, or use another database.")
         time.sleep(0.1)
-
-
-def _locked(folder: Path) -> int:
-    try:
-        folder.mkdir(mode=_MADE_HERE, parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be used: {error.strerror}. Choose another folder.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreError(
-            f"{folder} is in use by another process (number {holder}). Wait for it, stop it, or choose another folder."
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock

@@ -6,7 +6,6 @@ of client state. Whoever reads the directory later sees whole rounds only.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -23,6 +22,7 @@ from koinon import tree
 from koinon.core.events import Checkpoint, RoundRecord
 from koinon.errors import StoreError
 from koinon.store.blobs import Blobs, pack, unpack
+from koinon.store.lock import lock
 from koinon.tree import Array, Tree
 
 FORMAT = 1
@@ -63,11 +63,11 @@ class RunDirectory:
         Raises StoreError if another process has it, if it holds something else, or if the identity differs.
         """
         with ExitStack() as undo:
-            lock = _locked(folder)
-            undo.callback(os.close, lock)
+            held = _locked(folder)
+            undo.callback(os.close, held)
             database = _database(folder)
             undo.callback(database.close)
-            self = cls(folder, database, lock)
+            self = cls(folder, database, held)
             self._identify(json.loads(json.dumps(identity)))
             undo.pop_all()
         return self
@@ -190,28 +190,11 @@ class RunDirectory:
 
 
 def _locked(folder: Path) -> int:
-    """Return a descriptor that holds the folder's lock; the system frees it when this process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        strangers = [path.name for path in folder.iterdir() if path.name not in _OWN]
-        if strangers and not (folder / JOURNAL).exists():
-            raise StoreError(
-                f"{folder} holds other files ({strangers[0]}) and no run. Choose an empty or a new folder."
-            )
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be used for a run: {error.strerror}. Choose another folder.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreError(
-            f"{folder} is in use by another process (number {holder}). Wait for it, stop it, or choose another folder."
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
+    """Return the folder's lock. Raises StoreError if it is in use, or holds other things than a run."""
+    strangers = [path.name for path in folder.iterdir() if path.name not in _OWN] if folder.is_dir() else []
+    if strangers and not (folder / JOURNAL).exists():
+        raise StoreError(f"{folder} holds other files ({strangers[0]}) and no run. Choose an empty or a new folder.")
+    return lock(folder)
 
 
 _OWN = frozenset({JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "blobs", "lock", "report.html"})

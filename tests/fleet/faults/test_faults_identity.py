@@ -37,7 +37,7 @@ def test_a_second_process_in_one_folder_does_not_start(app: Path, tmp_path: Path
         line = ["join", fleet.invite(), str(app), "--name", "lyon", "--dir", str(tmp_path / "lyon")]
         second = fleet.participants["second"] = Process("second", line, tmp_path).start()
         assert second.wait(30) == FAILED
-        assert "Another process works with the identity in" in second.said()
+        assert "is in use by another process" in second.said()
         assert first.alive
 
 
