@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from koinon.errors import StoreError
 from koinon.fleet.signatures import OwnKey, write_secret
 from koinon.store.blobs import pack, unpack
 from koinon.store.lock import lock
