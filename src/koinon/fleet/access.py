@@ -125,7 +125,7 @@ class Access:
         gone = Client(client, old.name, old.key, True)
         with self._lock:
             with self._store.transaction() as rows:
-                left = {"revoked": True, "name": f"{old.name} (revoked {client})"}
+                left = {"revoked": True, "name": f"{old.name}{t.REVOKED}{client})"}
                 rows.execute(sa.update(t.clients).where(t.clients.c.client == client).values(**left))
             self._clients[client] = gone
             self._sessions.pop(self._current.pop(client, ""), None)
@@ -207,7 +207,7 @@ class ClientKeys(dict[str, PublicKey]):
 
 
 def _client(row: sa.Row[tuple[str, ...]]) -> Client:
-    name = row.name.partition(" (revoked")[0]
+    name = row.name.partition(t.REVOKED)[0]
     return Client(row.client, name, PublicKey(Kind(row.kind), decoded(row.key)), row.revoked)
 
 

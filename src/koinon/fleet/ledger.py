@@ -73,7 +73,12 @@ class Ledger:
         with self._store.transaction() as rows:
             found = rows.execute(query.where(t.members.c.run == self._run).order_by(t.members.c.position)).all()
         return [
-            (Member(row.client, row.name, row.train, row.held_out), row.last_round, row.last_accepted) for row in found
+            (
+                Member(row.client, row.name.partition(t.REVOKED)[0], row.train, row.held_out),
+                row.last_round,
+                row.last_accepted,
+            )
+            for row in found
         ]
 
     def revoked(self) -> frozenset[str]:

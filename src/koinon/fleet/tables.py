@@ -24,6 +24,10 @@ invitations = Table(
     Column("client", String(128)),  # who used it
 )
 
+REVOKED = (
+    " (revoked "  # stands between the name of a client that was revoked and its identifier: the name is free again
+)
+
 clients = Table(
     "clients",
     METADATA,
