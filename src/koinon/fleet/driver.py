@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from koinon.round.driver import Outcome, Surroundings, drive
 from koinon.round.training import FederatedTraining
 
 _PAUSE_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Driver(threading.Thread):
             except KoinonError as error:
                 self._end("failed", str(error), None)
             except Exception as error:  # noqa: BLE001 - a fault here must be told to the operator and to the clients
-                traceback.print_exc()
+                _LOG.exception("the run has failed")
                 self._end("failed", f"{type(error).__name__}: {error}", None)
 
     def _drive(self) -> None:

@@ -51,9 +51,7 @@ class FleetRun:
         self.members = Members()
         self.outcomes: dict[str, tuple[int, bool]] = {}
         self.figures = Book(clock)
-        for member, round, accepted in ledger.members():
-            self.members.add(member)
-            self.outcomes[member.client] = (round, accepted)
+        self.remember()
 
     # What the service asks.
 
@@ -242,6 +240,13 @@ class FleetRun:
             self._ended = ended
             self._tell(list(self._serials))
             self._changed.notify_all()
+
+    def remember(self) -> None:
+        """Take over what is written of members and of how they fared: a commit may have held though nobody heard so."""
+        with self._changed:
+            for member, round, accepted in self.ledger.members():
+                self.members.add(member)
+                self.outcomes[member.client] = (round, accepted)
 
     def learnt(self, durations: Sequence[float]) -> None:
         """Take over how long earlier rounds took."""

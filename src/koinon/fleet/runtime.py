@@ -106,6 +106,7 @@ class FleetRuntime:
         self._written.remember(saved.checkpoint.server, server)
         if best is not None:
             self._written.remember(saved.checkpoint.best, best)
+        self._run.remember()
         self._run.learnt([record.seconds for record in saved.history])
         return resumed(saved.checkpoint, saved.history, stop)
 

@@ -36,6 +36,8 @@ class Listener:
 
 def serve(app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]) -> None:
     """Serve until ``until`` returns, or a signal comes: then what the process does at that signal is done at the end."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every client that waits holds a connection
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         told = runner.run(_serve(app, listeners, until))
