@@ -46,7 +46,7 @@ class Reach:
 
 
 class Connection:
-    """Calls that are sent again until they are answered. Not for use by several threads at once."""
+    """Calls that are sent again until they are answered. Only :meth:`put` may be used by two threads at once."""
 
     def __init__(self, reach: Reach, say: Callable[[str], None]) -> None:
         self._reach, self._say = reach, say
