@@ -88,7 +88,7 @@ class Ended:
 
 def participate(part: Participation, folder: Path, say: Callable[[str], None]) -> Ended:
     """Take part in a run until it is over. Raises FleetError, Refusal, CompositionError."""
-    part.floors.check(part.training.plan.algorithm.check(frozenset({Offers.CLIENT_STATE, Offers.HANDSHAKE})))
+    part.floors.check(part.training.plan.algorithm.check(frozenset({Offers.CLIENT_STATE})))
     keep = Keep(folder)
     try:
         enrolled = _enrolled(part, keep, say)

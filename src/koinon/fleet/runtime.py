@@ -31,7 +31,7 @@ from koinon.tree import Array, Tree
 class FleetRuntime:
     """Asks the fleet for a round and adds up what comes. Implements Runtime, Journal and ClientStates."""
 
-    offers = frozenset({Offers.CLIENT_STATE, Offers.HANDSHAKE})
+    offers = frozenset({Offers.CLIENT_STATE})
 
     def __init__(self, run: FleetRun, training: FederatedTraining, engine: str, chain: ReceiptChain) -> None:
         self.engine = engine
