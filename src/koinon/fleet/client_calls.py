@@ -173,6 +173,13 @@ class _Calls:
                 f"The run's app is {served.app[:16]}..., and this client's is {body.app[:16]}.... Use the same file and the "
                 "same --set on both sides; GET the run for its description.",
             )
+        if served.codec is not None and served.codec not in body.codecs:
+            raise Refusal(
+                409,
+                "codec",
+                f"The run's updates travel as {served.codec}, which this client does not know: it knows plain float32"
+                f"{', ' if body.codecs else ''}{', '.join(body.codecs)[:80]}. Use a newer client, or an app without that step.",
+            )
         member = Member(client.client, client.name, body.train_examples, body.held_out_examples)
         await asyncio.to_thread(served.run.join, member)
         return Response(status_code=204)

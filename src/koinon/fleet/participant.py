@@ -18,6 +18,7 @@ from koinon.core.types import Job, Purpose
 from koinon.core.wire import Wire
 from koinon.errors import CompositionError, FleetError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
+from koinon.fleet.codecs import CODECS
 from koinon.fleet.connection import Connection, Reach, pinned_authority
 from koinon.fleet.keep import Enrolled, Keep
 from koinon.fleet.link import JoinLink
@@ -37,7 +38,6 @@ _WAIT_SECONDS = 30
 _LANES = 2
 _DISK_SECONDS = 5.0
 _CHALLENGES = 5  # that may be lost one after the other
-_CODECS = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class Participant:
             f"{name}_examples": int(data.span(only, held_out=held_out)[1][0])
             for name, held_out in (("train", False), ("held_out", True))
         }
-        body = {"app": own, **counts, "codecs": list(_CODECS), "versions": {}}
+        body = {"app": own, **counts, "codecs": list(CODECS), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()

@@ -38,6 +38,7 @@ class ServedRun:
     algorithm: str
     rounds: int
     chunk_bytes: int
+    codec: str | None  # what a client must know besides plain float32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from koinon.errors import FleetError, StoreError
 from koinon.fleet import client_calls, log, metrics_page, operator_calls, page_calls, probe, tables, uvicorn_server
 from koinon.fleet.certificates import ServerCertificate, own_certificate
 from koinon.fleet.chain import ReceiptChain
+from koinon.fleet.codecs import codec_of
 from koinon.fleet.driver import Driven, Driver
 from koinon.fleet.link import JoinLink
 from koinon.fleet.log import LoggedAccess, LoggedLedger, LoggedRun
@@ -211,6 +212,7 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
         algorithm=app.plan.algorithm.name,
         rounds=app.stop.rounds,
         chunk_bytes=settings.chunk_bytes,
+        codec=codec_of(app.plan.algorithm.wires()[-1][1]),
     )
     return served, Driver(driven)
 

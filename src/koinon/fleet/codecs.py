@@ -1,0 +1,15 @@
+"""The names under which both sides speak of how numbers travel, where that is not as plain float32."""
+
+from __future__ import annotations
+
+from koinon.core.wire import Domain, Wire
+
+BFLOAT16, INT8 = "bfloat16", "int8"
+CODECS = (BFLOAT16, INT8)
+
+
+def codec_of(wire: Wire) -> str | None:
+    """Return what a client must be able to send for a channel with these facts; None for plain float32."""
+    if wire.domain is Domain.REAL:
+        return None
+    return INT8 if wire.bits <= 8 else BFLOAT16
