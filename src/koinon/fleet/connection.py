@@ -45,11 +45,16 @@ class Reach:
     patience: float = 86_400.0  # seconds without a coordinator until it gives up
 
 
+class Unreachable(FleetError):
+    """A coordinator has not answered for longer than one was ready to wait."""
+
+
 class Connection:
     """Calls that are sent again until they are answered. Only :meth:`put` may be used by two threads at once."""
 
     def __init__(self, reach: Reach, say: Callable[[str], None]) -> None:
         self._reach, self._say = reach, say
+        self.patience = reach.patience  # seconds without an answer until it gives up
         self._pool = _pool(reach, _context(reach))
         self._token: str | None = None
         self.renew: Callable[[], str] = self._no_session
@@ -182,8 +187,8 @@ class Connection:
         return {"Authorization": f"Bearer {self._token}"}
 
     def _rest(self, problem: str, pause: float, gone: float, *, loud: bool) -> None:
-        if gone > self._reach.patience:
-            raise FleetError(
+        if gone > self.patience:
+            raise Unreachable(
                 f"{self._reach.url} has not answered for {gone:.0f} s ({problem}). Start the same line again when it is "
                 "back; koinon doctor LINK says what is wrong."
             )

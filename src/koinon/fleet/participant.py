@@ -19,7 +19,7 @@ from koinon.core.wire import Wire
 from koinon.errors import CompositionError, FleetError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.codecs import CODECS
-from koinon.fleet.connection import Connection, Reach, pinned_authority
+from koinon.fleet.connection import Connection, Reach, Unreachable, pinned_authority
 from koinon.fleet.keep import Enrolled, Keep
 from koinon.fleet.link import JoinLink
 from koinon.fleet.payload import to_pieces
@@ -36,6 +36,7 @@ from koinon.tree import Tree
 
 _WAIT_SECONDS = 30
 _LANES = 2
+_LAST_SECONDS = 10.0
 _DISK_SECONDS = 5.0
 _CHALLENGES = 5  # that may be lost one after the other
 
@@ -140,7 +141,16 @@ class Participant:
 
     def take_part(self) -> Ended:
         """Work until the run is over."""
-        self._join()
+        before = self._ended_before()
+        if before is not None:  # it may be served anew; else its coordinator is gone for good
+            self._connection.patience = min(self._connection.patience, _LAST_SECONDS)
+        try:
+            self._join()
+        except Unreachable:
+            if before is None:
+                raise
+            return before
+        self._connection.patience = self._part.reach.patience
         serial, wrote = 0, time.monotonic()
         while True:
             try:
@@ -156,6 +166,17 @@ class Participant:
             if ended is not None:
                 return ended
             serial, wrote = serial if work is None else work["serial"], time.monotonic()
+
+    def _ended_before(self) -> Ended | None:
+        """Return how this app's run ended, if this folder knows: the same line is started again at every boot."""
+        own = digest(canonical(self._part.agreement).encode())
+        for path in sorted((self._keep.folder / "runs").glob("*.jsonl")):
+            notes = self._keep.noted("runs", path.stem)
+            if notes and notes[-1].get("state") and any(note.get("app") == own for note in notes):
+                model = self._keep.folder / f"{next(note['name'] for note in notes if 'name' in note)}.safetensors"
+                known = model if model.exists() else None
+                return Ended(notes[-1]["state"], "it had ended when this line ran before", notes[-1]["digest"], known)
+        return None
 
     def _turn(self, work: Mapping[str, Any]) -> Ended | None:
         """Take in what is told and do what is asked; return how the run ended, once it has."""
