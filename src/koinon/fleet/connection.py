@@ -50,7 +50,7 @@ class Unreachable(FleetError):
 
 
 class Connection:
-    """Calls that are sent again until they are answered. Only :meth:`put` may be used by two threads at once."""
+    """Calls that are sent again until they are answered. Not for use by several threads at once."""
 
     def __init__(self, reach: Reach, say: Callable[[str], None]) -> None:
         self._reach, self._say = reach, say

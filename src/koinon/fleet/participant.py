@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from koinon.store.run_directory import difference, short
 from koinon.tree import Tree
 
 _WAIT_SECONDS = 30
-_LANES = 2
 _LAST_SECONDS = 10.0
 _DISK_SECONDS = 5.0
 _CHALLENGES = 5  # that may be lost one after the other
@@ -322,23 +320,14 @@ class Participant:
                     raise
 
     def _upload(self, at: str, claim: Claim, file: Pieces, have: set[int]) -> None:
-        """Send the chunks that are missing, two at a time: while one is answered for, the other is on its way."""
-
-        def send(place: int) -> None:
-            try:
-                self._connection.put(f"{at}/update/{place}", file.part(place * claim.chunk_bytes, claim.length(place)))
-            except Refusal as refusal:
-                if refusal.code != "corrupt":  # then the commit will say that it is missing
-                    raise
-
-        missing = [place for place in range(len(claim.digests)) if place not in have]
-        if len(missing) < _LANES:
-            for place in missing:
-                send(place)
-            return
-        with ThreadPoolExecutor(_LANES) as lanes:
-            for sent in [lanes.submit(send, place) for place in missing]:
-                sent.result()
+        for place in range(len(claim.digests)):
+            if place not in have:
+                start = place * claim.chunk_bytes
+                try:
+                    self._connection.put(f"{at}/update/{place}", file.part(start, claim.length(place)))
+                except Refusal as refusal:
+                    if refusal.code != "corrupt":  # then the commit will say that it is missing
+                        raise
 
     def _commit(self, work: Mapping[str, Any], at: str, claim: Claim, weight: int) -> None:
         lines = (self._run, work["round"], work["purpose"], self._enrolled.client, work["model"])
