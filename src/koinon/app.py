@@ -90,9 +90,7 @@ class Resolved:
         return new_runtime(self.runtime, engine=self.engine, workers=self.workers, model=self.plan.model)
 
 
-def resolve(
-    app: App, change: Callable[[Algorithm], Algorithm] | None = None, data: Dataset | None = None
-) -> Resolved:
+def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None, data: Dataset | None = None) -> Resolved:
     """Make every choice an App leaves open, and check that its parts fit.
 
     ``change`` is applied to the algorithm before it is checked. ``data`` takes the place of the App's clients where
