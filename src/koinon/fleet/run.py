@@ -109,8 +109,7 @@ class FleetRun:
             if known is not None and known.claim == claim:
                 return known
             stage.check_claim(client, claim)
-            if len(claim.digests) > 1:  # a single chunk is sent again as fast as it is found
-                self.ledger.write_upload(round, purpose, client, claim)
+            self.ledger.write_upload(round, purpose, client, claim)
             upload = stage.uploads[client] = self._spool.open(self.key, stage.job.folder, client, claim)
             return upload
 
