@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from koinon.errors import FleetError, FormatError
+from koinon.errors import FormatError, StoreError
 from koinon.fleet import reach
 from koinon.fleet.examination import Answer, Check, Finding, Wrong, examine
 from koinon.fleet.keep import ENROLLED, Keep
@@ -110,18 +110,19 @@ def _invitation(case: Case) -> Answer[Case]:
 def _session(case: Case) -> str:
     """Begin a session as koinon join does, unless it is at work itself: a new session would end its own."""
     try:
-        with closing(Keep(case.folder)) as keep:
-            known = keep.enrolled()
-            client = "" if known is None else known.client
-            challenge = _told(case, "/v1/challenge", {"client": client})["challenge"]
-            signature = encoded(keep.key.sign(signed_text("session", client, challenge)))
-            told = _told(case, "/v1/session", {"client": client, "challenge": challenge, "signature": signature})
-            return str(told["token"])
-    except FleetError as error:
+        opened = Keep(case.folder)
+    except StoreError as error:
         raise Wrong(
             f"the invitation is used, and {case.folder} with the party's key is in use",
             "If koinon join is at work there, this is as it should be. Stop it to have the rest checked.",
         ) from error
+    with closing(opened) as keep:
+        known = keep.enrolled()
+        client = "" if known is None else known.client
+        challenge = _told(case, "/v1/challenge", {"client": client})["challenge"]
+        signature = encoded(keep.key.sign(signed_text("session", client, challenge)))
+        told = _told(case, "/v1/session", {"client": client, "challenge": challenge, "signature": signature})
+        return str(told["token"])
 
 
 def _told(case: Case, path: str, body: dict[str, str]) -> dict[str, Any]:
