@@ -56,7 +56,7 @@ def plan(megabytes: float, clients: int) -> Any:
 def coordinator(options: argparse.Namespace) -> None:
     """Serve; write when each round was committed."""
     from koinon.core.events import RoundFinished
-    from koinon.fleet.serving import ServedApp, Settings, serve
+    from koinon.fleet.service.serving import ServedApp, Settings, serve
     from koinon.round.stopping import Stop
 
     resolved = plan(options.mb, options.clients)
@@ -84,9 +84,9 @@ def coordinator(options: argparse.Namespace) -> None:
 def participant(options: argparse.Namespace) -> None:
     """Take part with an update that is ready."""
     from koinon.core.types import Payload
-    from koinon.fleet.connection import Reach
-    from koinon.fleet.link import JoinLink
-    from koinon.fleet.participant import Floors, Participation, participate
+    from koinon.fleet.participant.connection import Reach
+    from koinon.fleet.participant.participant import Floors, Participation, participate
+    from koinon.fleet.wire.link import JoinLink
 
     resolved = plan(options.mb, options.clients)
     value = {"params": {name: 0.001 * leaf for name, leaf in parameters(options.mb).items()}, "state": {}}
@@ -224,7 +224,7 @@ def _receive(connection: socket.socket, buffer: bytearray) -> None:
 
 
 def _contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    from koinon.fleet.certificates import own_certificate
+    from koinon.fleet.wire.certificates import own_certificate
 
     own = own_certificate(folder, ["127.0.0.1"])
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -36,7 +36,7 @@ def coordinator(options: argparse.Namespace) -> None:
     import koinon as kn
     from koinon.app import App, resolve
     from koinon.core.algorithm import Synchronous
-    from koinon.fleet.serving import ServedApp, Settings, serve
+    from koinon.fleet.service.serving import ServedApp, Settings, serve
     from koinon.round.stopping import Stop
 
     def train(params: Any, data: Any, task: Any) -> Any:
@@ -67,9 +67,9 @@ def enrol(folder: Path, count: int) -> list[tuple[str, bytes]]:
     """Write clients into a new store; return each one's identifier and secret key."""
     import sqlalchemy as sa
 
-    from koinon.fleet import tables
-    from koinon.fleet.signatures import OwnKey, encoded
-    from koinon.fleet.store import FleetStore
+    from koinon.fleet.coordinator import tables
+    from koinon.fleet.coordinator.store import FleetStore
+    from koinon.fleet.wire.signatures import OwnKey, encoded
 
     made = [(f"c-{secrets.token_hex(8)}", os.urandom(32)) for _ in range(count)]
     rows = [
@@ -117,7 +117,7 @@ class Client:
 
     async def begin(self) -> None:
         """Begin a session."""
-        from koinon.fleet.signatures import OwnKey, encoded, signed_text
+        from koinon.fleet.wire.signatures import OwnKey, encoded, signed_text
 
         _, found = await self.call("POST", "/v1/challenge", {"client": self.client})
         signature = encoded(OwnKey(self.secret).sign(signed_text("session", self.client, found["challenge"])))

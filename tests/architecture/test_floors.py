@@ -37,6 +37,8 @@ FLOORS = {
     "cli": 9,
     "koinon": 10,  # the face: names only
 }
+SIDES = {"wire": set(), "participant": {"wire"}, "coordinator": {"wire"}, "service": {"wire", "coordinator"}}
+"""What each room of the fleet may know of the others: the two sides share nothing but the wire."""
 SAME_FLOOR = {
     # The foundation is one floor of single files: keys, sums and metrics are written on trees.
     ("keys", "tree"),
@@ -73,6 +75,15 @@ def test_a_room_imports_only_lower_floors(module: Module) -> None:
         room = name.split(".")[1] if "." in name else "koinon"
         allowed = room == module.room or (module.room, room) in SAME_FLOOR or FLOORS[room] < FLOORS[module.room]
         assert allowed, f"{module}:{line}: {module.room} (floor {FLOORS[module.room]}) imports {room} ({FLOORS[room]})"
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.name.startswith("koinon.fleet.")], ids=str)
+def test_the_two_sides_of_the_fleet_share_nothing_but_the_wire(module: Module) -> None:
+    side = module.name.split(".")[2]
+    for line, name in imports(module):
+        if name.startswith("koinon.fleet."):
+            other = name.split(".")[2]
+            assert other == side or other in SIDES[side], f"{module}:{line}: {side} imports {name}"
 
 
 def test_no_module_imports_in_a_circle_typing_included() -> None:

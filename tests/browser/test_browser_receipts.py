@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fleet.chains import chain, name, opening
-from koinon.fleet.signatures import encoded
+from koinon.fleet.wire.signatures import encoded
 
 HERE = Path(__file__).parent
 RECEIPTS = HERE.parents[1] / "examples" / "browser" / "receipts.js"

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from koinon.core.types import Purpose
-from koinon.fleet.receipts import Commit, Entry, Opening, Receipt, Sealed, seal
-from koinon.fleet.signatures import Kind, OwnKey, PublicKey
+from koinon.fleet.wire.receipts import Commit, Entry, Opening, Receipt, Sealed, seal
+from koinon.fleet.wire.signatures import Kind, OwnKey, PublicKey
 
 ROUNDS = 3
 COORDINATOR = OwnKey(bytes(range(32)))

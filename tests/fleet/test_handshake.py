@@ -26,8 +26,8 @@ sys.path[:0] = [str(HERE / "abuse"), str(HERE)]
 import bare
 import processes
 
-from koinon.fleet.mailbox import SERVER, Address, Mailbox
-from koinon.fleet.store import FleetStore
+from koinon.fleet.coordinator.mailbox import SERVER, Address, Mailbox
+from koinon.fleet.coordinator.store import FleetStore
 
 COMMIT, REVEAL, RESULT = STAGES = ("commit", "reveal", "result")
 SECONDS = 90.0

@@ -10,7 +10,7 @@ from fleet.abuse import bare
 from golden.sessions.page import APP
 from golden.sessions.stage import CHUNK_BYTES, ROUNDS, stage
 from koinon.errors import StoreError
-from koinon.fleet.keep import Keep, noted
+from koinon.fleet.participant.keep import Keep, noted
 
 LEAVES = {"params.w": np.float32([0.25, -0.5]), "params.b": np.float32(0.125), "state.batches": np.float32(2)}
 LINES = [{"round": 1, "root": "a" * 70_000}, {"round": 2, "name": "é\u2028\n"}, {"round": 3}]

@@ -16,10 +16,10 @@ from processes import Fleet, Process, free_port, simulated
 from koinon.cli.verify import Standing, gather, look
 from koinon.core.types import Purpose
 from koinon.errors import StoreError
-from koinon.fleet.ledger import Ledger
-from koinon.fleet.members import Member
-from koinon.fleet.spool import Claim
-from koinon.fleet.store import FleetStore
+from koinon.fleet.coordinator.ledger import Ledger
+from koinon.fleet.coordinator.members import Member
+from koinon.fleet.coordinator.store import FleetStore
+from koinon.fleet.wire.claim import Claim
 
 APP = Path(__file__).parent / "faults" / "app.py"
 NAMES = ("lyon", "nice", "paris")

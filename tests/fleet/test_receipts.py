@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
-from koinon.fleet.receipts import Entry, Opening, Receipt, Sealed, canonical, check_chain, seal
-from koinon.fleet.signatures import OwnKey
+from koinon.fleet.wire.receipts import Entry, Opening, Receipt, Sealed, canonical, check_chain, seal
+from koinon.fleet.wire.signatures import OwnKey
 
 CHAIN = chain()
 TEXTS = [sealed.text().encode() for sealed in CHAIN]

@@ -13,7 +13,7 @@ import pytest
 from processes import Fleet, simulated
 
 from koinon.core.types import Purpose
-from koinon.fleet import log
+from koinon.fleet.service import log
 
 SECONDS = 60.0
 APP = """
@@ -162,7 +162,7 @@ def test_trackers_get_every_round_once_over_all_lives_of_a_coordinator(tmp_path:
 
 def test_nothing_is_installed_by_an_import() -> None:
     code = (
-        "import logging, koinon.fleet.log, koinon.cli.fleet\n"
+        "import logging, koinon.fleet.service.log, koinon.cli.fleet\n"
         "loggers = [logging.getLogger(n) for n in ('', 'koinon', 'koinon.fleet', 'koinon.fleet.events', 'uvicorn')]\n"
         "assert not any(logger.handlers for logger in loggers)"
     )

@@ -19,8 +19,8 @@ from processes import Fleet
 from koinon.cli.verify import End, Evidence, Own, Point, Sent, Standing, gather, look
 from koinon.core.types import Purpose
 from koinon.errors import StoreError
-from koinon.fleet.receipts import seal
-from koinon.fleet.signatures import OwnKey, encoded
+from koinon.fleet.wire.receipts import seal
+from koinon.fleet.wire.signatures import OwnKey, encoded
 
 APP = Path(__file__).parent / "faults" / "app.py"
 NAMES = ("lyon", "nice", "paris")

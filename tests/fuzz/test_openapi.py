@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from koinon.fleet import client_calls, mailbox, metrics_page, operator_calls, page_calls, probe
-from koinon.fleet.service import House
+from koinon.fleet.coordinator import mailbox
+from koinon.fleet.service import client_calls, metrics_page, operator_calls, page_calls, probe
+from koinon.fleet.service.house import House
 
 OPENAPI = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
 NOBODY = cast(House, None)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from koinon.core.algorithm import Synchronous
-from koinon.fleet import coordinator as c
-from koinon.fleet.coordinator import Standing
+from koinon.fleet.coordinator import machine as c
+from koinon.fleet.coordinator.machine import Standing
 
 CLIENTS = tuple("abcdef")
 STRANGER = "z"

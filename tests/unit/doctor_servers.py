@@ -24,13 +24,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import koinon
-from koinon.fleet import probe
-from koinon.fleet.certificates import ServerCertificate, own_certificate
-from koinon.fleet.link import JoinLink
-from koinon.fleet.offer import Offer, OfferedRun
-from koinon.fleet.receipts import canonical
-from koinon.fleet.refusal import Refusal
-from koinon.fleet.signatures import PublicKey, decoded, digest, signed_text
+from koinon.fleet.service import probe
+from koinon.fleet.wire.certificates import ServerCertificate, own_certificate
+from koinon.fleet.wire.link import JoinLink
+from koinon.fleet.wire.offer import Offer, OfferedRun
+from koinon.fleet.wire.receipts import canonical
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.signatures import PublicKey, decoded, digest, signed_text
 
 APP = {"algorithm": {"name": "fedavg", "rate": 0.1}, "seed": 0}
 HEART = OfferedRun("r-1", "heart", digest(canonical(APP).encode()), "training", 1_000, 1_200, 600.0, APP)

@@ -15,7 +15,8 @@ from koinon import exact, keys, tree
 from koinon.core.execution import Plan
 from koinon.core.types import Context, Job, Partial, Passes, Payload, Update
 from koinon.engines.catalogue import engine
-from koinon.fleet.payload import Expected, to_pieces
+from koinon.fleet.coordinator.payload import Expected
+from koinon.fleet.wire.update_file import to_pieces
 from koinon.round.client import initial_state
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation, FederatedTraining

@@ -32,13 +32,13 @@ from doctor_servers import (
 
 import koinon
 from fleet.connect_proxy import connect_proxy
-from koinon.fleet.certificates import ServerCertificate
-from koinon.fleet.doctor import checks, diagnose
-from koinon.fleet.examination import Answer, Check, Finding, Verdict, examine
-from koinon.fleet.keep import Enrolled, Keep
-from koinon.fleet.link import JoinLink
-from koinon.fleet.offer import Offer
-from koinon.fleet.reach import Case
+from koinon.fleet.participant.doctor import checks, diagnose
+from koinon.fleet.participant.examination import Answer, Check, Finding, Verdict, examine
+from koinon.fleet.participant.keep import Enrolled, Keep
+from koinon.fleet.participant.reach import Case
+from koinon.fleet.wire.certificates import ServerCertificate
+from koinon.fleet.wire.link import JoinLink
+from koinon.fleet.wire.offer import Offer
 
 NAMES = [check.name for check in checks()]
 
@@ -217,7 +217,7 @@ def test_a_server_that_is_no_coordinator(tls: ServerCertificate) -> None:
 
 
 def test_another_version_of_koinon_is_noted(tls: ServerCertificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("koinon.fleet.doctor.versions", lambda: {"koinon": "0.1.0"})  # a checkout has none
+    monkeypatch.setattr("koinon.fleet.participant.doctor.versions", lambda: {"koinon": "0.1.0"})  # a checkout has none
     with coordinator(Behaviour(offer=Offer((1,), "99.0", (HEART,))), tls) as served:
         found = {finding.check: finding for finding in seen(served.link())}
     assert found["coordinator"].verdict is Verdict.NOTE

@@ -184,7 +184,7 @@ def test_a_long_line_keeps_its_ends_its_peaks_and_four_hundred_points() -> None:
 
 def test_a_figure_that_is_not_finite_reaches_the_page_as_nothing() -> None:
     pytest.importorskip("starlette", reason="the coordinator needs Starlette")
-    from koinon.fleet.status import Histories
+    from koinon.fleet.service.status import Histories
 
     histories = Histories()
     histories.add("r-1", RoundRecord(1, 2, {}, {"loss": math.inf, "auc": math.nan, "accuracy": 0.5}, 0.1))

@@ -13,8 +13,8 @@ import pytest
 from doctor_servers import OFFER, TOKEN, Served, coordinator
 
 from koinon.errors import FormatError
-from koinon.fleet import probe
-from koinon.fleet.offer import Offer
+from koinon.fleet.service import probe
+from koinon.fleet.wire.offer import Offer
 
 BYTES = "/v1/probe/bytes"
 

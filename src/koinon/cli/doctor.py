@@ -14,10 +14,10 @@ from koinon.cli.exit_status import Exit
 from koinon.cli.fleet import agreed_app
 from koinon.cli.fleet_options import reach
 from koinon.cli.output import print_json, say
-from koinon.fleet.doctor import SECONDS, checks, diagnose
-from koinon.fleet.examination import Finding, Verdict, Wrong
-from koinon.fleet.link import JoinLink
-from koinon.fleet.reach import Case
+from koinon.fleet.participant.doctor import SECONDS, checks, diagnose
+from koinon.fleet.participant.examination import Finding, Verdict, Wrong
+from koinon.fleet.participant.reach import Case
+from koinon.fleet.wire.link import JoinLink
 
 
 def examine_link(link: str, app_file: Path | None, changes: Sequence[str], *, as_json: bool, **options: Any) -> None:

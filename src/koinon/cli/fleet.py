@@ -18,12 +18,12 @@ from koinon.core.events import Listener, RoundFinished, RunFinished, RunStarted
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.engines.catalogue import engine as new_engine
 from koinon.errors import ConfigurationError, FleetError
-from koinon.fleet import log
-from koinon.fleet.connection import Connection, Reach
-from koinon.fleet.link import JoinLink
-from koinon.fleet.members import Members
-from koinon.fleet.participant import Ended, Floors, Participation, participate
-from koinon.fleet.serving import OPERATOR_FILE, ServedApp, Settings, serve
+from koinon.fleet.coordinator.members import Members
+from koinon.fleet.participant.connection import Connection, Reach
+from koinon.fleet.participant.participant import Ended, Floors, Participation, participate
+from koinon.fleet.service import log
+from koinon.fleet.service.serving import OPERATOR_FILE, ServedApp, Settings, serve
+from koinon.fleet.wire.link import JoinLink
 from koinon.identity import agreement
 from koinon.report.tracking.choose import sinks
 

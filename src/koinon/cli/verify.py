@@ -19,11 +19,11 @@ from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.types import Purpose
 from koinon.errors import FormatError, StoreError
-from koinon.fleet import tables
-from koinon.fleet.keep import Enrolled
-from koinon.fleet.receipts import Commit, Entry, Opening, Receipt, Sealed, canonical, check_chain
-from koinon.fleet.signatures import Kind, OwnKey, PublicKey, decoded, digest
-from koinon.fleet.store import FleetStore
+from koinon.fleet.coordinator import tables
+from koinon.fleet.coordinator.store import FleetStore
+from koinon.fleet.participant.keep import Enrolled
+from koinon.fleet.wire.receipts import Commit, Entry, Opening, Receipt, Sealed, canonical, check_chain
+from koinon.fleet.wire.signatures import Kind, OwnKey, PublicKey, decoded, digest
 from koinon.store.blobs import unpack
 
 _ASKED = (Purpose.TRAIN, Purpose.EVALUATE)

@@ -9,10 +9,10 @@ import bare
 import pytest
 
 from koinon.errors import FormatError
-from koinon.fleet.access import SESSION_SECONDS, Access
-from koinon.fleet.refusal import Refusal
-from koinon.fleet.signatures import Kind, PublicKey, digest, encoded, signed_text
-from koinon.fleet.store import DATABASE, FleetStore
+from koinon.fleet.coordinator.access import SESSION_SECONDS, Access
+from koinon.fleet.coordinator.store import DATABASE, FleetStore
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.signatures import Kind, PublicKey, digest, encoded, signed_text
 
 KINDS = ("ed25519", "p256")
 

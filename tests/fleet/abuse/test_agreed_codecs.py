@@ -6,7 +6,7 @@ import pytest
 from scene import Scene
 
 import koinon as kn
-from koinon.fleet.codecs import codec_of
+from koinon.fleet.wire.codecs import codec_of
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ import pytest
 
 import koinon as kn
 from koinon.core.types import Purpose
-from koinon.fleet.ledger import Ledger
-from koinon.fleet.members import Member
-from koinon.fleet.payload import Expected, Received
-from koinon.fleet.refusal import Refusal
-from koinon.fleet.run import FleetRun
-from koinon.fleet.signatures import OwnKey, digest, encoded, signed_text
-from koinon.fleet.spool import Claim, Spool
-from koinon.fleet.stage import Settled, StageJob
-from koinon.fleet.store import FleetStore
+from koinon.fleet.coordinator.ledger import Ledger
+from koinon.fleet.coordinator.members import Member
+from koinon.fleet.coordinator.payload import Expected, Received
+from koinon.fleet.coordinator.run import FleetRun
+from koinon.fleet.coordinator.spool import Spool
+from koinon.fleet.coordinator.stage import Settled, StageJob
+from koinon.fleet.coordinator.store import FleetStore
+from koinon.fleet.wire.claim import Claim
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.signatures import OwnKey, digest, encoded, signed_text
 from koinon.store import tensors
 
 MODEL, TRAIN, CLIENT = "0" * 64, Purpose.TRAIN, "c-1"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from koinon.errors import FormatError
-from koinon.fleet.signatures import digest
-from koinon.fleet.spool import Claim, Spool, Upload
+from koinon.fleet.coordinator.spool import Spool, Upload
+from koinon.fleet.wire.claim import Claim
+from koinon.fleet.wire.signatures import digest
 
 GOOD, BAD = b"good" * 8, b"evil" * 8
 

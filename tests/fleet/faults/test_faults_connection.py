@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from koinon.errors import FleetError
-from koinon.fleet.connection import Connection, Reach
+from koinon.fleet.participant.connection import Connection, Reach
 
 GONE = 0
 BLOB = b"model" * 1000
@@ -86,7 +86,7 @@ def test_a_coordinator_that_is_away_for_hours_is_waited_for(monkeypatch: pytest.
         if sum(pauses) > 20_000:
             raise _LongEnough
 
-    monkeypatch.setattr("koinon.fleet.connection.time.sleep", sleep)
+    monkeypatch.setattr("koinon.fleet.participant.connection.time.sleep", sleep)
     said: list[str] = []
     connection = Connection(Reach(url="http://127.0.0.1:9", patience=86_400.0), said.append)
     connection.renew = lambda: "token"

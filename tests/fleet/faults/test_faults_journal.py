@@ -15,17 +15,17 @@ from sqlalchemy.engine import Connection
 import koinon as kn
 from koinon.core.types import Purpose
 from koinon.errors import StoreError
-from koinon.fleet import tables
-from koinon.fleet.access import Access
-from koinon.fleet.ledger import Ledger, StageRow
-from koinon.fleet.members import Member
-from koinon.fleet.payload import Expected
-from koinon.fleet.pieces import Pieces
-from koinon.fleet.run import FleetRun
-from koinon.fleet.signatures import OwnKey, digest, encoded, signed_text
-from koinon.fleet.spool import Spool
-from koinon.fleet.stage import Settled, StageJob
-from koinon.fleet.store import FleetStore
+from koinon.fleet.coordinator import tables
+from koinon.fleet.coordinator.access import Access
+from koinon.fleet.coordinator.ledger import Ledger, StageRow
+from koinon.fleet.coordinator.members import Member
+from koinon.fleet.coordinator.payload import Expected
+from koinon.fleet.coordinator.run import FleetRun
+from koinon.fleet.coordinator.spool import Spool
+from koinon.fleet.coordinator.stage import Settled, StageJob
+from koinon.fleet.coordinator.store import FleetStore
+from koinon.fleet.wire.pieces import Pieces
+from koinon.fleet.wire.signatures import OwnKey, digest, encoded, signed_text
 from koinon.store import tensors
 
 VALUE = {"params": {"w": np.ones(3, np.float32)}}

@@ -9,8 +9,8 @@ import numpy as np
 
 from fleet.abuse import bare
 from golden.sessions.stage import AGREEMENT, CHUNK_BYTES
-from koinon.fleet.receipts import canonical
-from koinon.fleet.signatures import digest
+from koinon.fleet.wire.receipts import canonical
+from koinon.fleet.wire.signatures import digest
 
 APP = digest(canonical(AGREEMENT).encode())
 

@@ -27,9 +27,9 @@ import linear
 from golden.sessions.tape import SECONDS, Message, make
 from koinon.app import App, Resolved, resolve
 from koinon.core.algorithm import Synchronous
-from koinon.fleet import serving
-from koinon.fleet.link import JoinLink
-from koinon.fleet.serving import ServedApp, Settings, serve
+from koinon.fleet.service import serving
+from koinon.fleet.service.serving import ServedApp, Settings, serve
+from koinon.fleet.wire.link import JoinLink
 
 AGREEMENT = {"app": "golden", "protocol": 1}
 ROUNDS = 2

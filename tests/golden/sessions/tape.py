@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from koinon.fleet.receipts import canonical
+from koinon.fleet.wire.receipts import canonical
 
 SENT = ("Authorization", "Content-Type", "Range", "If-None-Match")
 ANSWERED = ("Content-Type", "ETag", "Content-Range", "Accept-Ranges", "Retry-After")

@@ -15,10 +15,10 @@ from golden.sessions.stage import AGREEMENT, PARTY_KEY, resolved, stage
 from golden.sessions.tape import Call, depends, differs, make, read, written
 from golden.sessions.wires import from_tape, handed_on
 from koinon.engines.catalogue import engine
-from koinon.fleet.connection import Reach
-from koinon.fleet.link import JoinLink
-from koinon.fleet.participant import Ended, Floors, Participation, participate
-from koinon.fleet.signatures import digest
+from koinon.fleet.participant.connection import Reach
+from koinon.fleet.participant.participant import Ended, Floors, Participation, participate
+from koinon.fleet.wire.link import JoinLink
+from koinon.fleet.wire.signatures import digest
 from koinon.store import tensors
 
 HERE = Path(__file__).parent

@@ -1,0 +1,363 @@
+"""One run of a coordinator: the sans-IO machine with a lock, a ledger and a spool around it.
+
+The driver's thread opens stages and waits for them; the service's calls bring clients and their updates. Whatever
+must survive a crash is written before the machine hears of it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from koinon.core.algorithm import Synchronous
+from koinon.core.types import Purpose
+from koinon.errors import FormatError
+from koinon.fleet.coordinator import machine
+from koinon.fleet.coordinator.figures import Book
+from koinon.fleet.coordinator.ledger import Committed, Ledger, StageRow
+from koinon.fleet.coordinator.machine import Standing
+from koinon.fleet.coordinator.members import Member, Members
+from koinon.fleet.coordinator.spool import Chunk, Spool, Upload
+from koinon.fleet.coordinator.stage import OpenStage, Settled, StageJob, refuse_what_cannot_be_added
+from koinon.fleet.coordinator.trouble import Trouble
+from koinon.fleet.wire.claim import Claim
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.signatures import PublicKey
+
+
+class Cancelled(Exception):
+    """The operator has ended the run."""
+
+
+class FleetRun:
+    """A run's clients, its open stage, and who is told what. Every method may be called from any thread."""
+
+    def __init__(self, key: str, terms: Synchronous, ledger: Ledger, spool: Spool, clock: Callable[[], float]) -> None:
+        self.key, self.ledger = key, ledger
+        self._spool, self._clock = spool, clock
+        self._changed = threading.Condition(threading.RLock())
+        self._state = machine.State(terms, revoked=ledger.revoked(), paused=ledger.paused())
+        self._open: OpenStage | None = None
+        self._ended: dict[str, Any] | None = ledger.ended()
+        self._cancelled = False
+        self._serials: dict[str, int] = {}
+        self._first_serial = secrets.randbits(40)  # an earlier process' numbers mean nothing to this one
+        self._wake: Callable[[Sequence[str]], None] = lambda clients: None
+        self._told: set[str] = set()  # who has heard that the run is over
+        self.trouble = Trouble(key, clock)
+        self.members = Members()
+        self.outcomes: dict[str, tuple[int, bool]] = {}
+        self.figures = Book(clock)
+        self.remember()
+
+    # What the service asks.
+
+    def on_change(self, wake: Callable[[Sequence[str]], None]) -> None:
+        """Call ``wake`` with the clients that have something new, from any thread."""
+        self._wake = wake
+
+    def join(self, member: Member) -> None:
+        """Take a client in, or back."""
+        with self._changed:
+            position = self.members.add(member)
+            self.ledger.join(member, position, self.outcomes.setdefault(member.client, (0, False)))
+            self.figures.heard(member.client)
+            self._handle(machine.Present(member.client))
+
+    def heard(self, client: str) -> None:
+        """Note that a client has spoken: it may be asked again."""
+        with self._changed:
+            self.figures.heard(client)
+            stage = self._state.stage
+            standing = None if stage is None else stage.standings.get(client)
+            if client not in self._state.present and standing is not Standing.FAILED:
+                self._handle(machine.Present(client))
+
+    def work(self, client: str, since: int | None = None) -> dict[str, Any]:
+        """Return what there is to do for a client: the answer of ``GET work``; ``since`` is what it knows already."""
+        with self._changed:
+            serial = self._serials.setdefault(client, self._first_serial)
+            round, accepted = self.outcomes.get(client, (0, False))
+            told = {"serial": serial, "outcome": {"round": round, "accepted": accepted}}
+            if self._ended is not None:
+                if since == serial:  # it asks again, so it has the result and all else it wants
+                    self._told.add(client)
+                return {**told, **self._ended}
+            stage, standings = self._open, {} if self._state.stage is None else self._state.stage.standings
+            if stage is None or standings.get(client) is not Standing.ASKED:
+                return {**told, "state": "idle"}
+            left, job = self._due(), stage.job
+            return {
+                **told,
+                "state": job.purpose.value,
+                "round": job.round,
+                "purpose": job.purpose.value,
+                "cohort": job.cohort,
+                "model": job.model,
+                "bytes": job.model_bytes,
+                "seconds": self._state.terms.longest if left is None else left,
+            }
+
+    def begin_upload(self, client: str, round: int, purpose: Purpose, claim: Claim) -> Upload:
+        """Return a client's upload, new or as far as it has come."""
+        with self._changed:
+            stage = self._asked(client, round, purpose)
+            known = stage.uploads.get(client)
+            if known is not None and known.claim == claim:
+                return known
+            stage.check_claim(client, claim)
+            self.ledger.write_upload(round, purpose, client, claim)
+            upload = stage.uploads[client] = self._spool.open(self.key, stage.job.folder, client, claim)
+            return upload
+
+    def open_chunk(self, client: str, round: int, purpose: Purpose, number: int) -> Chunk | None:
+        """Return where a chunk goes; None if it is there already."""
+        with self._changed:
+            stage = self._asked(client, round, purpose)
+            upload = stage.upload(client, number)
+            return None if client in stage.commits else upload.open_chunk(number)
+
+    def commit(self, key: PublicKey, client: str, round: int, purpose: Purpose, word: Mapping[str, Any]) -> bool:
+        """Count a client's complete upload, once; return whether it had been counted before.
+
+        Raises Refusal for what is missing, unsigned, malformed or cannot be added.
+        """
+        with self._changed:
+            stage = self._asked(client, round, purpose)
+            upload = stage.uploads.get(client)
+        commit = stage.signed(key, client, upload, word)
+        assert upload is not None, "a signed commit has an upload"
+        if self._known(stage, client, commit):
+            return True
+        if not upload.complete:
+            raise Refusal(409, "incomplete", "Chunks are missing.", sorted(upload.have))
+        try:
+            commit = replace(commit, refused=stage.refused_leaves(client, upload, commit.weight))
+        except FormatError as error:
+            self.figures.failed(client, str(error))
+            raise Refusal(422, "malformed", str(error)) from error
+        with self._changed:
+            if self._open is not stage or stage.settled is not None:
+                raise Refusal(410, "over", f"Round {round} is over.")
+            if self._known(stage, client, commit):
+                return True
+            if stage.uploads.get(client) is not upload:  # what was judged is not what would be added
+                raise Refusal(409, "conflict", "Another update was announced while this one was checked.")
+            self.ledger.write_upload(round, purpose, client, upload.claim, commit)
+            stage.commits[client] = commit
+            self.figures.answered(client)
+            self._handle(machine.Answered(client, not commit.refused))
+        refuse_what_cannot_be_added(commit)
+        return False
+
+    def fail(self, client: str, round: int, purpose: Purpose, reason: str) -> None:
+        """Note that a client cannot do it, and why."""
+        with self._changed:
+            self._asked(client, round, purpose)
+            self.figures.heard(client)
+            self.figures.failed(client, reason)
+            self._handle(machine.Failed(client, reason))
+
+    def revoke(self, client: str) -> None:
+        """Take a client out."""
+        with self._changed:
+            self._handle(machine.Revoked(client))
+            self._tell([client])
+
+    def pause(self) -> None:
+        """Rest until :meth:`resume`."""
+        with self._changed:
+            self.ledger.change(paused=True)
+            self._handle(machine.Pause())
+
+    def resume(self) -> None:
+        """Go on."""
+        with self._changed:
+            self.ledger.change(paused=False)
+            self._handle(machine.Resume())
+
+    def cancel(self) -> None:
+        """End the run before its time."""
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
+
+    # What the driver asks.
+
+    def wait_for_members(self, count: int) -> None:
+        """Return when so many clients are here."""
+        with self._changed:
+            while len(self._state.present) < count:
+                self._rest(None)
+
+    def rest(self, seconds: float) -> None:
+        """Wait; return early if the run is cancelled or anything changes."""
+        with self._changed:
+            self._rest(seconds)
+
+    def settled(self, job: StageJob, draw: Sequence[str], reserve: Sequence[str]) -> Settled:
+        """Open a stage and return it when it is over. Raises Cancelled."""
+        with self._changed:
+            stage = self._open = OpenStage(self.key, job, self.members)
+            self._state = replace(self._state, stage=None)  # left open when the store failed
+            row = self.ledger.stage(job.round, job.purpose)
+            if row is not None and row.model == job.model:
+                self._restore(stage, row)
+            else:
+                self._spool.forget(self.key, job.folder)
+                row = None
+            if stage.settled is None:
+                known = {} if row is None else {c: not word.refused for c, word in stage.commits.items()}
+                event = machine.Open(
+                    tuple(draw), tuple(reserve), target=0 if row is None else row.target, answered=known
+                )
+                self._handle(event if row is None else replace(event, asked=row.asked))
+            while stage.settled is None:
+                self._rest(self._due())
+                self._handle(machine.Tick())
+            return stage.result(stage.settled)
+
+    def forget(self, round: int, outcomes: Mapping[str, bool]) -> None:
+        """Drop what a committed round no longer needs, and tell its clients how they fared."""
+        with self._changed:
+            self._open = None
+            self.trouble.over()
+            self.outcomes |= {client: (round, accepted) for client, accepted in outcomes.items()}
+            for client, accepted in outcomes.items():
+                self.figures[client].rounds_done += accepted
+        for stage in self._spool.stages(self.key):
+            if int(stage.partition("-")[0]) <= round:
+                self._spool.forget(self.key, stage)
+
+    def end(self, **ended: Any) -> None:
+        """Write down why the run is over, and tell everybody."""
+        with self._changed:
+            self.ledger.change(ended=json.dumps(ended))
+            self._ended = ended
+            self._tell(list(self._serials))
+            self._changed.notify_all()
+
+    def remember(self) -> None:
+        """Take over what is written of members and of how they fared: a commit may have held though nobody heard so."""
+        with self._changed:
+            for member, round, accepted in self.ledger.members():
+                self.members.add(member)
+                self.outcomes[member.client] = (round, accepted)
+
+    def learnt(self, durations: Sequence[float]) -> None:
+        """Take over how long earlier rounds took."""
+        with self._changed:
+            self._state = replace(self._state, durations=tuple(durations))
+
+    # What is shown.
+
+    @property
+    def ended(self) -> dict[str, Any] | None:
+        """How the run ended, or None."""
+        return self._ended
+
+    @property
+    def all_told(self) -> bool:
+        """Whether everybody who is here knows that the run is over and has taken its result."""
+        with self._changed:
+            return self._ended is not None and self._state.present <= self._told
+
+    @property
+    def terms(self) -> Synchronous:
+        """Quorum and deadlines."""
+        return self._state.terms
+
+    def snapshot(self) -> tuple[machine.State, StageJob | None, float]:
+        """Return the machine's state, the open stage, and the time."""
+        with self._changed:
+            return self._state, None if self._open is None else self._open.job, self._clock()
+
+    # Within.
+
+    def _asked(self, client: str, round: int, purpose: Purpose) -> OpenStage:
+        """Return the open stage if it is this one and asks this client. Raises Refusal."""
+        stage = self._open
+        if client not in self.members:
+            raise Refusal(403, "not_joined", "This client has not joined the run.")
+        if stage is None or (stage.job.round, stage.job.purpose) != (round, purpose) or stage.settled is not None:
+            raise Refusal(410, "over", f"Round {round} ({purpose.value}) is not open.")
+        if client not in stage.asked:
+            raise Refusal(403, "not_asked", f"This client is not asked in round {round}.")
+        return stage
+
+    def _known(self, stage: OpenStage, client: str, commit: Committed) -> bool:
+        """Return whether the same was committed before."""
+        known = stage.known(client, commit)
+        if known is None:
+            return False
+        with self._changed:
+            if self._open is stage:  # the machine has not heard of it if the store failed just then
+                self._handle(machine.Answered(client, not known.refused))
+        refuse_what_cannot_be_added(known)
+        return True
+
+    def _restore(self, stage: OpenStage, row: StageRow) -> None:
+        """Take over what an earlier process kept of a stage: every upload is checked anew."""
+        job = stage.job
+        stage.asked = row.asked
+        for client, (claim, commit) in self.ledger.uploads(job.round, job.purpose).items():
+            upload = stage.uploads[client] = self._spool.open(self.key, job.folder, client, claim)
+            if commit is not None and upload.complete:
+                stage.commits[client] = commit
+        if row.settled is not None and all(client in stage.commits for client in row.settled):
+            stage.settled = machine.Settle(row.settled, row.lost)
+
+    def _handle(self, event: machine.Event) -> None:
+        """Hand an event to the machine; if what follows cannot be written, nothing has happened."""
+        state, commands = machine.handle(self._state, event, self._clock())
+        for command in commands:
+            if isinstance(command, machine.Ask):
+                self._ask(command)
+            elif isinstance(command, machine.Settle):
+                self._settle(command)
+        self._state = state
+        self._changed.notify_all()
+        self._wake(())
+
+    def _ask(self, command: machine.Ask) -> None:
+        stage = self._open
+        assert stage is not None, "clients are asked for an open stage"
+        job, asked = stage.job, tuple(sorted({*stage.asked, *command.clients}))
+        self.ledger.write_stage(job.round, job.purpose, StageRow(job.model, asked, command.target, None, {}))
+        stage.asked = asked
+        for client in command.clients:
+            self.figures.asked(client)
+        self._tell(command.clients)
+
+    def _settle(self, command: machine.Settle) -> None:
+        stage = self._open
+        assert stage is not None, "an open stage is settled"
+        job = stage.job
+        row = StageRow(job.model, stage.asked, len(command.clients), command.clients, command.lost)
+        self.ledger.write_stage(job.round, job.purpose, row)
+        stage.settled = command
+        for client, why in command.lost.items():
+            self.figures.failed(client, why)
+
+    def _tell(self, clients: Sequence[str]) -> None:
+        for client in clients:
+            self._serials[client] = self._serials.get(client, self._first_serial) + 1
+        self._wake(clients)
+
+    def _rest(self, seconds: float | None) -> None:
+        if self._cancelled:
+            raise Cancelled
+        self._changed.wait(seconds)
+        if self._cancelled:
+            raise Cancelled
+
+    def _due(self) -> float | None:
+        """Return the seconds until the open stage's time is up."""
+        stage = self._state.stage
+        if stage is None or stage.deadline is None or self._state.paused:
+            return None
+        return max(0.0, stage.deadline - self._clock())

@@ -1,0 +1,189 @@
+"""The fleet as a runtime and a journal: the simulator's own driver runs a deployment, and does not know it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from koinon import keys, tree
+from koinon.core.events import Checkpoint
+from koinon.core.execution import Plan
+from koinon.core.protocols import Offers
+from koinon.core.types import Job, Partial, Purpose, Variables
+from koinon.fleet.coordinator import replies
+from koinon.fleet.coordinator.chain import Models, ReceiptChain
+from koinon.fleet.coordinator.ledger import RoundRow
+from koinon.fleet.coordinator.payload import Expected, total
+from koinon.fleet.coordinator.run import FleetRun
+from koinon.fleet.coordinator.stage import Settled, StageJob
+from koinon.fleet.coordinator.total_digest import TotalDigest
+from koinon.round.driver import Outcome, resumed
+from koinon.round.evaluation import EVALUATION
+from koinon.round.stopping import Stop
+from koinon.round.training import FederatedTraining
+from koinon.store.blobs import Blobs
+from koinon.tree import Array, Tree
+
+
+class FleetRuntime:
+    """Asks the fleet for a round and adds up what comes. Implements Runtime, Journal and ClientStates."""
+
+    offers = frozenset({Offers.CLIENT_STATE})
+
+    def __init__(self, run: FleetRun, training: FederatedTraining, engine: str, chain: ReceiptChain) -> None:
+        self.engine = engine
+        self._run, self._training, self._chain = run, training, chain
+        self._written = _Written(run.ledger.blobs)
+        self._expected: dict[Purpose, Expected] = {}
+        self._stages: dict[Purpose, tuple[StageJob, Settled]] = {}  # of the round that is open
+        self._sums = TotalDigest()
+        self._later = ThreadPoolExecutor(1)
+        self._last = ""  # the blob of the server's state before this round
+
+    # Runtime
+
+    def initial(self, plan: Plan, key: Array) -> Variables:
+        """Return the model's first variables, when enough clients are here."""
+        self._run.wait_for_members(plan.algorithm.schedule.clients)
+        variables: Variables = tree.to_numpy(plan.model.init(key))
+        return variables
+
+    def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
+        """Return the exact total of those who answered, one row each, and why the others did not."""
+        blob = self._written(job.broadcast)
+        expected = self._expect(plan, job)
+        members = self._run.members
+        key = partial(self._key, job.round)
+        size = self._run.ledger.blobs.path(blob).stat().st_size
+        stage = StageJob(job.round, job.purpose, blob, size, job.cohort, key, expected)
+        draw = [members[i].client for i in job.tasks.clients.tolist()]
+        settled = self._run.settled(stage, draw, self._reserve(job, set(draw)))
+        self._stages[job.purpose] = stage, settled
+        leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
+        rows = replies.rows(settled, members, leaves)
+        accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
+        if job.purpose is Purpose.TRAIN:
+            self._sums = TotalDigest()
+        return Partial(total(expected, accepted, self._sums), sum(part.weight for part in accepted), rows)
+
+    def close(self) -> None:
+        """Let what is written in the background finish."""
+        self._sums.result()
+        self._later.shutdown()
+
+    # Journal
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Write a round down before the next is asked for; its model reaches the disk a little later."""
+        server = self._training.plan.algorithm.server
+        blob = self._written(checkpoint.server)
+        best = self._written(checkpoint.best) if tree.leaves(checkpoint.best) else None
+        after = Models(
+            self._written(server.broadcast(checkpoint.server)), self._written(server.variables(checkpoint.server))
+        )
+        aggregate = self._sums.result()
+        receipt = self._chain.next(checkpoint.round, self._stages, after, aggregate) if checkpoint.round else None
+        ledger, outcomes = self._run.ledger, self._outcomes()
+        ledger.commit(RoundRow(checkpoint, blob, best, receipt, outcomes))
+        self._run.forget(checkpoint.round, outcomes)
+        self._stages = {}
+        live = {blob, after.broadcast, after.variables} | ({best} if best else set())
+        self._written.keep(live, live | {self._last})
+        self._last = blob
+        self._later.submit(ledger.blobs.sync, blob)
+        self._later.submit(ledger.blobs.clear)
+
+    def past(self, stop: Stop) -> Outcome | None:
+        """Return where an earlier process left the run."""
+        found = self._run.ledger.load()
+        if found is None:
+            return None
+        saved, server, best = found
+        self._last = server
+        self._written.remember(saved.checkpoint.server, server)
+        if best is not None:
+            self._written.remember(saved.checkpoint.best, best)
+        self._run.remember()
+        self._run.learnt([record.seconds for record in saved.history])
+        return resumed(saved.checkpoint, saved.history, stop)
+
+    # ClientStates
+
+    def read(self, clients: Array, initial: Tree) -> Tree:
+        """Return nothing: what a client keeps is on its own disk."""
+        return {}
+
+    def stage(self, clients: Array, states: Tree) -> None:
+        """Keep nothing."""
+
+    def blob(self, value: Tree) -> str:
+        """Return the name of a tree's blob, written if it is new."""
+        return self._written(value)
+
+    def _expect(self, plan: Plan, job: Job) -> Expected:
+        if job.purpose not in self._expected:
+            train = job.purpose is Purpose.TRAIN
+            value = job.broadcast if train else {}
+            self._expected[job.purpose] = Expected.of(plan.algorithm if train else EVALUATION, value, plan.model.finish)
+        return self._expected[job.purpose]
+
+    def _key(self, round: int, client: str) -> Array:
+        position = np.array([self._run.members.position(client)])
+        return self._training.tasks_of(self._training.plan.data, position, round).keys[0]
+
+    def _reserve(self, job: Job, drawn: set[str]) -> list[str]:
+        """Return everybody else in an order of chance that every restart draws alike."""
+        others = [m.client for m in map(self._run.members.__getitem__, range(len(self._run.members)))]
+        others = [client for client in others if client not in drawn]
+        if job.purpose is not Purpose.TRAIN:
+            return []
+        key = keys.fold(keys.root(self._training.seed), keys.Purpose.RESERVE.value, job.round)
+        order = np.argsort(keys.bits(key, len(others)), kind="stable")
+        return [others[i] for i in order.tolist()]
+
+    def _outcomes(self) -> dict[str, bool]:
+        """Return for everybody who sent an update whether it is in the sum.
+
+        Who sent none keeps the outcome of an earlier round: it may not have heard of that yet.
+        """
+        if Purpose.TRAIN not in self._stages:
+            return {}
+        _, settled = self._stages[Purpose.TRAIN]
+        made = {self._run.members[part.client].client for part in settled.received}
+        return {c: c in made and not settled.commits[c].refused for c in settled.commits}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    names: tuple[str, ...]
+    leaves: tuple[Array, ...]
+    blob: str
+
+
+class _Written:
+    """Which trees have been written already: the same arrays are not hashed twice."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._known: list[_Entry] = []
+
+    def __call__(self, value: Tree) -> str:
+        """Return the blob of a tree."""
+        names, leaves = tree.names(value), tuple(tree.leaves(value))
+        for entry in self._known:
+            if entry.names == names and all(a is b for a, b in zip(entry.leaves, leaves, strict=True)):
+                return entry.blob
+        return self.remember(value, self._blobs.write(value))
+
+    def remember(self, value: Tree, blob: str) -> str:
+        """Note that a tree is in a blob."""
+        self._known.append(_Entry(tree.names(value), tuple(tree.leaves(value)), blob))
+        return blob
+
+    def keep(self, trees: set[str], files: set[str]) -> None:
+        """Forget all other trees, and delete all other files."""
+        self._known = [entry for entry in self._known if entry.blob in trees]
+        self._blobs.set_aside(files - {""})

@@ -1,0 +1,142 @@
+"""The open stage of a run and everything that has come for it: who may send what, and whether it can be added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from koinon.core.types import Purpose
+from koinon.errors import FormatError
+from koinon.exact import LARGEST_WEIGHT
+from koinon.fleet.coordinator.ledger import Committed
+from koinon.fleet.coordinator.machine import Settle
+from koinon.fleet.coordinator.members import Members
+from koinon.fleet.coordinator.payload import Expected, Received
+from koinon.fleet.coordinator.spool import Upload
+from koinon.fleet.wire.claim import Claim
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.signatures import PublicKey, decoded, signed_text
+from koinon.tree import Array
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage as the driver asks for it."""
+
+    round: int
+    purpose: Purpose
+    model: str  # blob of what is broadcast
+    model_bytes: int
+    cohort: int
+    key: Callable[[str], Array]  # of a client's task
+    expected: Expected
+
+    @property
+    def folder(self) -> str:
+        """What the stage's uploads lie under."""
+        return f"{self.round}-{self.purpose.value}"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A stage that is over."""
+
+    received: tuple[Received, ...]
+    commits: Mapping[str, Committed]  # of everyone who was asked and committed
+    lost: Mapping[str, str]
+    asked: tuple[str, ...]
+
+
+class OpenStage:
+    """A stage's uploads and commits. Whoever holds it sees to the order of calls."""
+
+    def __init__(self, run: str, job: StageJob, members: Members) -> None:
+        self.job = job
+        self.uploads: dict[str, Upload] = {}
+        self.commits: dict[str, Committed] = {}
+        self.settled: Settle | None = None
+        self.asked: tuple[str, ...] = ()
+        self._run, self._members = run, members
+
+    def check_claim(self, client: str, claim: Claim) -> None:
+        """Raise Refusal unless a client may announce such an update."""
+        if client in self.commits:
+            raise conflict()
+        if claim.size > (most := self.job.expected.most_bytes):
+            raise Refusal(
+                413, "too_large", f"An update has at most {most:,} bytes here; {claim.size:,} were announced."
+            )
+
+    def upload(self, client: str, chunk: int) -> Upload:
+        """Return what a chunk belongs to. Raises Refusal for one that was not announced."""
+        upload = self.uploads.get(client)
+        if upload is None:
+            raise Refusal(404, "unknown", "No update was announced for this round. Announce it first.")
+        if not 0 <= chunk < len(upload.claim.digests):
+            raise Refusal(404, "unknown", f"The update has {len(upload.claim.digests)} chunks, from 0.")
+        return upload
+
+    def signed(self, key: PublicKey, client: str, upload: Upload | None, word: Mapping[str, Any]) -> Committed:
+        """Return a client's word if it is its own, over this stage and over what it announced. Raises Refusal."""
+        weight, given, model = word["weight"], word["root"], word["model"]
+        if upload is None or given != upload.claim.root:
+            raise Refusal(409, "incomplete", "This content was not announced for this round. Announce it first.", [])
+        if not 1 <= weight < LARGEST_WEIGHT:
+            raise Refusal(422, "malformed", f"A weight is a whole number from 1 to {LARGEST_WEIGHT - 1}.")
+        job, size = self.job, upload.claim.size
+        lines = (self._run, job.round, job.purpose.value, client, job.model, given, size, weight)
+        if model != job.model or not key.signed(decoded(word["signature"]), signed_text("update", *lines)):
+            raise Refusal(403, "signature", "The signature is not this client's over this round, model and content.")
+        return Committed(given, size, weight, word["signature"])
+
+    def known(self, client: str, commit: Committed) -> Committed | None:
+        """Return the same commit if it was made before: P-256 signs the same anew each time. Raises Refusal for another."""
+        known = self.commits.get(client)
+        if known is None:
+            return None
+        if (known.root, known.size, known.weight) != (commit.root, commit.size, commit.weight):
+            raise conflict()
+        return known
+
+    def refused_leaves(self, client: str, upload: Upload, weight: int) -> tuple[str, ...]:
+        """Return the leaves that cannot be added. Raises Refusal, FormatError for a file that is not an update."""
+        job = self.job
+        try:
+            job.expected.check(upload.layout(job.expected.limits))
+            received = self._received(client, upload, weight)
+            job.expected.check_metrics(received.metrics())
+            verdicts = received.verdicts(job.expected)
+        except FileNotFoundError as error:
+            raise Refusal(409, "conflict", "Another update was announced while this one was checked.") from error
+        except FormatError:
+            upload.have.clear()
+            raise
+        return tuple(name for name, good in verdicts.items() if not good)
+
+    def result(self, settle: Settle) -> Settled:
+        """Return the stage, over, with its updates in the order of the members."""
+        received = [self._received(c, self.uploads[c], self.commits[c].weight) for c in settle.clients]
+        received.sort(key=lambda part: part.client)
+        return Settled(tuple(received), dict(self.commits), settle.lost, self.asked)
+
+    def _received(self, client: str, upload: Upload, weight: int) -> Received:
+        key = partial(self.job.key, client)  # found when it is needed, which is seldom
+        return Received(self._members.position(client), upload, weight, key, self.job.cohort)
+
+
+def conflict() -> Refusal:
+    """Return the refusal of a second update."""
+    return Refusal(409, "conflict", "Another update was committed for this round. It counts, not this one.")
+
+
+def refuse_what_cannot_be_added(commit: Committed) -> None:
+    """Raise Refusal for an update that is kept and does not count."""
+    if commit.refused:
+        raise Refusal(
+            422,
+            "refused",
+            f"The update cannot be added: {', '.join(commit.refused[:3])} is not finite or too large. The round goes on "
+            "without it. Lower the learning rate, scale the inputs, or put Clip into the channel.",
+        )

@@ -1,0 +1,1 @@
+"""One party: joins, trains, sends, keeps its state and its receipts."""

@@ -1,0 +1,293 @@
+"""A participant's side of the wire: one pool of connections that trusts one coordinator and waits out its absences."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import random
+import ssl
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import urllib3
+
+from koinon.errors import FleetError
+from koinon.fleet.wire.certificates import fingerprint
+from koinon.fleet.wire.link import JoinLink
+from koinon.fleet.wire.refusal import Refusal
+
+_CONNECT_SECONDS = 15.0
+_READ_SECONDS = 90.0  # longer than a long poll
+_LONGEST_PAUSE = 15.0
+_BLOCK = 1 << 20
+_TRANSFERS = 3  # of a blob that does not come as announced
+_TUNNEL_REFUSED = "Tunnel connection failed: 407"
+_CHANCE = random.SystemRandom()  # an app file is loaded with a fixed seed, and parties must not try again in step
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How a participant reaches its coordinator."""
+
+    url: str
+    authority: str | None = None  # PEM of the CA to trust, and no other; None: those the system trusts
+    proxy: str | None = None  # http://user:password@host:port
+    certificate: tuple[Path, Path] | None = None  # for mTLS: certificate and key
+    patience: float = 86_400.0  # seconds without a coordinator until it gives up
+
+
+class Unreachable(FleetError):
+    """A coordinator has not answered for longer than one was ready to wait."""
+
+
+class Connection:
+    """Calls that are sent again until they are answered. Not for use by several threads at once."""
+
+    def __init__(self, reach: Reach, say: Callable[[str], None]) -> None:
+        self._reach, self._say = reach, say
+        self.patience = reach.patience  # seconds without an answer until it gives up
+        self._pool = _pool(reach, _context(reach))
+        self._token: str | None = None
+        self.renew: Callable[[], str] = self._no_session
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, signed_in: bool = True) -> Any:
+        """Return a JSON answer, None if it is empty. Raises Refusal for an error that sending again cannot mend."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        status, answer = self._sent(method, path, data, headers, signed_in)
+        return None if status == 204 or not answer else json.loads(answer)
+
+    def put(self, path: str, parts: Sequence[memoryview]) -> None:
+        """Send bytes that lie in parts."""
+        length = str(sum(map(len, parts)))
+        self._sent("PUT", path, parts, {"Content-Type": "application/octet-stream", "Content-Length": length}, True)
+
+    def size(self, digest: str) -> int:
+        """Return a blob's size in bytes."""
+        found = 0
+
+        def look(response: urllib3.BaseHTTPResponse) -> None:
+            nonlocal found
+            found = int(response.headers["Content-Range"].rpartition("/")[2])
+
+        self._sent("GET", f"/v1/blobs/{digest}", None, {"Range": "bytes=0-0"}, True, look)
+        return found
+
+    def download(self, digest: str, size: int) -> memoryview:
+        """Return a blob whose bytes are checked against its digest; one that was damaged on its way is fetched again.
+
+        Raises FleetError if it is always another.
+        """
+        for _ in range(_TRANSFERS):
+            data, found = self._transfer(f"/v1/blobs/{digest}", size)
+            if found == digest:
+                return data
+            self._say("The model was damaged on its way; fetching it again")
+        raise FleetError("The model that came is not the one that was announced. Its transfer was tampered with.")
+
+    def _transfer(self, path: str, size: int) -> tuple[memoryview, str]:
+        """Return a blob and its digest; an interrupted transfer goes on where it stopped."""
+        data = np.empty(size, np.uint8).data  # in huge pages where the system has them
+        place, state = 0, hashlib.sha256()
+
+        def more(response: urllib3.BaseHTTPResponse) -> None:
+            nonlocal place
+            while place < size:
+                count = _received(response, data[place : place + _BLOCK])
+                if not count:
+                    raise urllib3.exceptions.ProtocolError("the blob was cut short")
+                state.update(data[place : place + count])
+                place += count
+
+        while place < size:
+            self._sent(
+                "GET", path, None, {"Range": f"bytes={place}-"}, True, more, lambda: {"Range": f"bytes={place}-"}
+            )
+        return data, state.hexdigest()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.clear()
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        data: bytes | Sequence[memoryview] | None,
+        headers: Mapping[str, str],
+        signed_in: bool,
+        read: Callable[[urllib3.BaseHTTPResponse], None] | None = None,
+        again: Callable[[], Mapping[str, str]] | None = None,
+    ) -> tuple[int, bytes]:
+        """Send until there is an answer; a session that has ended is begun anew."""
+        began, pauses, renewed = time.monotonic(), 0, False
+        while True:
+            problem = ""
+            try:
+                own = {**headers, **(again() if again else {}), **self._authorization(signed_in)}
+                status, answer, wait = self._once(method, path, data, own, read)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                if _TUNNEL_REFUSED in str(error):
+                    raise self._unknown_to_proxy() from error
+                status, answer, wait, problem = 0, b"", None, _plain(error)
+                renewed = False  # whoever answers next may be another process, with other sessions
+            if status and status not in _AGAIN:
+                if status == 401 and signed_in and not renewed:
+                    self._token, renewed = None, True
+                    continue
+                if status >= 400:
+                    raise self._unknown_to_proxy() if status == 407 else _refusal(status, answer)
+                return status, answer
+            problem = problem or f"answered {status}: {_refusal(status, answer)}"
+            longest = min(_LONGEST_PAUSE, 0.25 * 2 ** min(pauses, 10))
+            pause = wait if wait is not None else longest * _CHANCE.uniform(0.5, 1.0)
+            self._rest(problem, pause, time.monotonic() - began, loud=pauses >= 2)
+            pauses += 1
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        data: bytes | Sequence[memoryview] | None,
+        headers: Mapping[str, str],
+        read: Callable[[urllib3.BaseHTTPResponse], None] | None,
+    ) -> tuple[int, bytes, float | None]:
+        response = self._pool.request(
+            method,
+            self._reach.url + path,
+            body=cast(bytes, data),
+            headers=headers,
+            preload_content=False,
+            retries=False,
+            redirect=False,
+        )
+        try:
+            if read is not None and response.status in (200, 206):
+                read(response)
+                return response.status, b"", None
+            after = response.headers.get("Retry-After", "")
+            return response.status, response.read(), float(after) if after.isdigit() else None
+        finally:
+            response.release_conn()
+
+    def _authorization(self, signed_in: bool) -> dict[str, str]:
+        if not signed_in:
+            return {}
+        if self._token is None:
+            self._token = self.renew()
+        return {"Authorization": f"Bearer {self._token}"}
+
+    def _rest(self, problem: str, pause: float, gone: float, *, loud: bool) -> None:
+        if gone > self.patience:
+            raise Unreachable(
+                f"{self._reach.url} has not answered for {gone:.0f} s ({problem}). Start the same line again when it is "
+                "back; koinon doctor LINK says what is wrong."
+            )
+        if loud:
+            self._say(f"{self._reach.url} {problem} (trying again in {pause:.1f} s)")
+        time.sleep(pause)
+
+    def _unknown_to_proxy(self) -> FleetError:
+        where = "" if self._reach.proxy is None else _proxy(self._reach.proxy)[0]
+        return FleetError(
+            f"The proxy {where} asks for a name and a password, or for others (407). Give them as "
+            "--proxy http://USER:PASSWORD@HOST:PORT, or so in HTTPS_PROXY; write @ as %40, : as %3A, / as %2F."
+        )
+
+    @staticmethod
+    def _no_session() -> str:
+        raise FleetError("This connection has no session.")
+
+
+def pinned_authority(link: JoinLink, reach: Reach, say: Callable[[str], None]) -> str | None:
+    """Return the PEM of the CA that a link pins, fetched from the coordinator; None if the link pins none.
+
+    It comes over a connection that nothing is known of, so nothing secret is sent there and it counts only if its
+    fingerprint is the link's. Raises FleetError for another.
+    """
+    if link.authority is None:
+        return None
+    connection = Connection(replace(reach, url=link.url, authority=None, patience=min(60.0, reach.patience)), say)
+    context = _context(connection._reach)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection._pool = _pool(connection._reach, context)
+    try:
+        with warnings.catch_warnings():  # that nothing is verified yet is the point of what follows
+            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+            _, pem = connection._sent("GET", "/v1/ca", None, {}, False)
+    finally:
+        connection.close()
+    try:
+        found = fingerprint(pem)
+    except ValueError:
+        found = "no certificate"
+    if found != link.authority:
+        raise FleetError(
+            f"{link.url} shows the authority {found[:16]}..., and the join link expects {link.authority[:16]}.... Either "
+            "the link is of another coordinator, or somebody stands between. Nothing was sent. Ask for a new link."
+        )
+    return pem.decode("ascii")
+
+
+def _context(reach: Reach) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=reach.authority)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if reach.certificate is not None:
+        try:
+            context.load_cert_chain(*reach.certificate)
+        except OSError as error:
+            raise FleetError(f"The certificate {reach.certificate[0]} cannot be used: {error}.") from error
+    return context
+
+
+def _pool(reach: Reach, context: ssl.SSLContext) -> urllib3.PoolManager:
+    timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+    if reach.proxy is None:
+        return urllib3.PoolManager(2, timeout=timeout, ssl_context=context, maxsize=2, blocksize=1 << 18)
+    where, known = _proxy(reach.proxy)
+    return urllib3.ProxyManager(where, proxy_headers=known, timeout=timeout, ssl_context=context, maxsize=2)
+
+
+def _proxy(text: str) -> tuple[str, dict[str, str]]:
+    """Return a proxy's address and what it is told of who asks."""
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if parts.username is None:
+        return where, {}
+    known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return where, {"Proxy-Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
+
+
+def _received(response: urllib3.BaseHTTPResponse, into: memoryview) -> int:
+    """Read into memory. urllib3 copies three times on the way, which its own response from the standard library does not."""
+    inner = getattr(response, "_fp", None)
+    if isinstance(inner, http.client.HTTPResponse):
+        try:
+            return inner.readinto(into)
+        except http.client.HTTPException as error:
+            raise urllib3.exceptions.ProtocolError("the blob was cut short") from error
+    return response.readinto(into)
+
+
+def _refusal(status: int, answer: bytes) -> Refusal:
+    try:
+        error = json.loads(answer)["error"]
+        return Refusal(status, str(error["code"]), str(error["message"]))
+    except (ValueError, KeyError, TypeError):
+        return Refusal(status, "http", f"The coordinator answered {status}: {answer[:200].decode(errors='replace')}")
+
+
+def _plain(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    if "RemoteDisconnected" in str(reason):
+        return "closes the connection without a word: if it always does, it may ask for --certificate and --key"
+    return f"cannot be reached: {type(reason).__name__}: {str(reason)[:160]}"

@@ -1,0 +1,143 @@
+"""What a participant keeps on its own disk: its key, its coordinator, its state between rounds, its receipts.
+
+State of a round is staged beside the old, and takes its place only when the coordinator has committed the round with
+this participant's update in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from koinon.errors import StoreError
+from koinon.fleet.wire.signatures import OwnKey, write_secret
+from koinon.store.blobs import pack, unpack
+from koinon.store.lock import lock
+from koinon.tree import Tree
+
+_BLOCK = 1 << 16
+
+ENROLLED = "coordinator.json"
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """Where a participant has enrolled, and as whom."""
+
+    url: str
+    authority: str | None  # PEM
+    client: str
+    name: str
+    coordinator: str  # public key, base64url
+
+
+class Keep:
+    """A participant's folder, locked: one process has an identity at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = lock(folder)
+        self.key = OwnKey.at(folder / "identity.key")
+
+    def enrolled(self) -> Enrolled | None:
+        """Return where this participant has enrolled, or None."""
+        path = self.folder / ENROLLED
+        return Enrolled(**json.loads(path.read_text())) if path.exists() else None
+
+    def enrol(self, enrolled: Enrolled) -> None:
+        """Remember where this participant has enrolled."""
+        write_secret(self.folder / ENROLLED, json.dumps(asdict(enrolled), indent=1).encode())
+
+    def state(self, run: str) -> Tree | None:
+        """Return what the last counted round left, or None."""
+        path = self._state(run)
+        return unpack(path.read_bytes()) if path.exists() else None
+
+    def stage(self, run: str, round: int, state: Tree) -> None:
+        """Keep a round's state beside the old one until it is known whether the round counts."""
+        with _writing(self.folder):
+            write_secret(self._staged(run, round), pack(state))
+
+    def decide(self, run: str, round: int, *, accepted: bool) -> None:
+        """Take over what was staged for a committed round, or throw it away; older leftovers go, too."""
+        staged = self._staged(run, round)
+        with _writing(self.folder):
+            if accepted and staged.exists():
+                staged.replace(self._state(run))
+            for path in (self.folder / "states").glob(f"{run}.staged-*"):
+                if int(path.suffix.rpartition("-")[2]) <= round:
+                    path.unlink(missing_ok=True)
+
+    def model(self, name: str, data: bytes | memoryview) -> Path:
+        """Keep a run's final model and return where."""
+        path = self.folder / f"{name}.safetensors"
+        with _writing(self.folder):
+            write_secret(path, data)
+        return path
+
+    def note(self, kind: str, run: str, line: dict[str, Any]) -> None:
+        """Append a line to the run's ``commits``, ``receipts`` or ``runs`` (which app it is, and how it ended)."""
+        path = self.folder / kind / f"{run}.jsonl"
+        with _writing(self.folder):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._append(path, line)
+
+    @staticmethod
+    def _append(path: Path, line: dict[str, Any]) -> None:
+        with path.open("ab") as file:
+            file.truncate(_whole_lines(path))
+            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+
+    def noted(self, kind: str, run: str) -> list[dict[str, Any]]:
+        """Return the lines of :meth:`note`; a last one that a crash cut short is left out."""
+        return noted(self.folder, kind, run)
+
+    def close(self) -> None:
+        """Give the folder free. Safe to call twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _state(self, run: str) -> Path:
+        return self.folder / "states" / f"{run}.safetensors"
+
+    def _staged(self, run: str, round: int) -> Path:
+        return self.folder / "states" / f"{run}.staged-{round}"
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk says into what a person can do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror}. Make room there.") from error
+
+
+def noted(folder: Path, kind: str, run: str) -> list[dict[str, Any]]:
+    """Return what a participant's folder has noted of a run, also while its process runs. Raises StoreError."""
+    path = folder / kind / f"{run}.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    try:
+        return [dict(json.loads(line)) for line in lines if line.endswith(b"\n")]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: {error!s:.80}. Restore it from a copy.") from error
+
+
+def _whole_lines(path: Path) -> int:
+    """Return where the last whole line ends: a crash or a full disk may have cut one short."""
+    with path.open("rb") as file:
+        place = file.seek(0, os.SEEK_END)
+        while place:
+            start = max(0, place - _BLOCK)
+            file.seek(start)
+            end = file.read(place - start).rfind(b"\n")
+            if end >= 0:
+                return start + end + 1
+            place = start
+    return 0

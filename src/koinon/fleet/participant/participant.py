@@ -1,0 +1,367 @@
+"""A participant: it enrols, waits for work, trains on its own data, sends its update, and outlives every crash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from koinon import tree
+from koinon.core.execution import Engine, Plan
+from koinon.core.protocols import Offers
+from koinon.core.types import Job, Purpose
+from koinon.core.wire import Wire
+from koinon.errors import CompositionError, FleetError, KoinonError, StoreError
+from koinon.exact import LARGEST_WEIGHT
+from koinon.fleet.participant.connection import Connection, Reach, Unreachable, pinned_authority
+from koinon.fleet.participant.keep import Enrolled, Keep
+from koinon.fleet.wire.claim import Claim
+from koinon.fleet.wire.codecs import CODECS
+from koinon.fleet.wire.link import JoinLink
+from koinon.fleet.wire.pieces import Pieces
+from koinon.fleet.wire.receipts import canonical
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.signatures import Kind, digest, encoded, signed_text
+from koinon.fleet.wire.update_file import to_pieces
+from koinon.round.client import initial_state
+from koinon.round.training import FederatedTraining
+from koinon.store.blobs import unpack
+from koinon.store.run_directory import difference, short
+from koinon.tree import Tree
+
+_WAIT_SECONDS = 30
+_LAST_SECONDS = 10.0
+_DISK_SECONDS = 5.0
+_CHALLENGES = 5  # that may be lost one after the other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """What a participant insists on: below it, it takes no part."""
+
+    cohort: int = 1  # clients asked in a round
+    norm: float | None = None  # the largest norm an update may have after the channel; None: any
+    noise: bool = False  # whether the channel must add noise
+
+    def check(self, wire: Wire) -> None:
+        """Raise CompositionError if the channel does not keep to the floors."""
+        if self.norm is not None and (wire.l2_bound is None or wire.l2_bound > self.norm):
+            raise CompositionError(
+                f"This participant's updates must not be longer than {self.norm:g}, and the app's channel bounds them by "
+                f"{wire.l2_bound}. Put Clip({self.norm:g}) into the channel, or change --largest-norm."
+            )
+        if self.noise and wire.noise_by is None:
+            raise CompositionError(
+                "This participant asks for noise, and the app's channel adds none. Change the app or the floor."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation:
+    """Everything a participant brings. ``training`` is over a dataset of one client: its own."""
+
+    training: FederatedTraining
+    engine: Engine
+    agreement: Mapping[str, Any]
+    name: str
+    link: JoinLink
+    floors: Floors
+    reach: Reach  # its url and authority are the link's, or those of an earlier enrolment
+    run: str | None = None  # the run's name, where the coordinator has several of the same app
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended for a participant."""
+
+    state: str  # finished, cancelled, failed, or once: its one round is sent
+    stopped: str
+    digest: str | None
+    model: Path | None
+
+
+def participate(part: Participation, folder: Path, say: Callable[[str], None]) -> Ended:
+    """Take part in a run until it is over. Raises FleetError, Refusal, CompositionError."""
+    part.floors.check(part.training.plan.algorithm.check(frozenset({Offers.CLIENT_STATE})))
+    keep = Keep(folder)
+    try:
+        enrolled = _enrolled(part, keep, say)
+        reach = replace(part.reach, url=enrolled.url, authority=enrolled.authority)
+        participant = Participant(part, keep, enrolled, Connection(reach, say), say)
+        return participant.take_part()
+    finally:
+        keep.close()
+
+
+def _enrolled(part: Participation, keep: Keep, say: Callable[[str], None]) -> Enrolled:
+    """Return where this participant belongs: from its folder, or by its invitation."""
+    known = keep.enrolled()
+    if known is not None:
+        if known.name != part.name:
+            raise FleetError(f"{keep.folder} belongs to {known.name!r}. Join as that, or choose another --dir.")
+        return replace(known, url=part.link.url)
+    authority = pinned_authority(part.link, part.reach, say)
+    connection = Connection(replace(part.reach, url=part.link.url, authority=authority), say)
+    public = encoded(keep.key.public.raw)
+    text = signed_text("enrol", digest(part.link.token.encode()), part.name, public)
+    body = {
+        "token": part.link.token,
+        "name": part.name,
+        "kind": Kind.ED25519.value,
+        "key": public,
+        "signature": encoded(keep.key.sign(text)),
+    }
+    answer = connection.call("POST", "/v1/enrol", body, signed_in=False)
+    connection.close()
+    enrolled = Enrolled(part.link.url, authority, answer["client"], part.name, answer["coordinator"])
+    keep.enrol(enrolled)
+    say(f"Enrolled at {part.link.url} as {part.name} ({enrolled.client})")
+    return enrolled
+
+
+class Participant:
+    """One party in one run."""
+
+    def __init__(
+        self, part: Participation, keep: Keep, enrolled: Enrolled, connection: Connection, say: Callable[[str], None]
+    ) -> None:
+        self._part, self._keep, self._enrolled, self._say = part, keep, enrolled, say
+        self._connection = connection
+        self._connection.renew = self._session
+        self._run, self._chunk_bytes = "", 0
+        self._model: tuple[str, Tree] = ("", None)
+        self._receipts = 0
+
+    def take_part(self) -> Ended:
+        """Work until the run is over."""
+        before = self._ended_before()
+        if before is not None:  # it may be served anew; else its coordinator is gone for good
+            self._connection.patience = min(self._connection.patience, _LAST_SECONDS)
+        try:
+            self._join()
+        except Unreachable:
+            if before is None:
+                raise
+            return before
+        self._connection.patience = self._part.reach.patience
+        serial, wrote = 0, time.monotonic()
+        while True:
+            try:
+                work = self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait={_WAIT_SECONDS}")
+                ended = None if work is None else self._turn(work)
+            except StoreError as error:  # the work is still there when this disk has room again
+                if time.monotonic() - wrote > self._part.reach.patience:
+                    raise
+                self._say(f"{error} Trying again in {_DISK_SECONDS:g} s")
+                time.sleep(_DISK_SECONDS)
+                serial = 0
+                continue
+            if ended is not None:
+                return ended
+            serial, wrote = serial if work is None else work["serial"], time.monotonic()
+
+    def _ended_before(self) -> Ended | None:
+        """Return how this app's run ended, if this folder knows: the same line is started again at every boot."""
+        own = digest(canonical(self._part.agreement).encode())
+        for path in sorted((self._keep.folder / "runs").glob("*.jsonl")):
+            notes = self._keep.noted("runs", path.stem)
+            if notes and notes[-1].get("state") and any(note.get("app") == own for note in notes):
+                model = self._keep.folder / f"{next(note['name'] for note in notes if 'name' in note)}.safetensors"
+                known = model if model.exists() else None
+                return Ended(notes[-1]["state"], "it had ended when this line ran before", notes[-1]["digest"], known)
+        return None
+
+    def _turn(self, work: Mapping[str, Any]) -> Ended | None:
+        """Take in what is told and do what is asked; return how the run ended, once it has."""
+        outcome = work["outcome"]
+        if outcome["round"]:
+            self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
+        if work["state"] in (Purpose.TRAIN.value, Purpose.EVALUATE.value):
+            sent = self._work(work)
+            self._catch_up(max(int(outcome["round"]), int(work["round"]) - 1))
+            if sent and self._part.once and work["state"] == Purpose.TRAIN.value:
+                return Ended("once", f"round {work['round']} is sent", None, None)
+        elif work["state"] != "idle":
+            return self._ended(work)
+        return None
+
+    def _session(self) -> str:
+        """Return a session's token; a challenge that a lost answer used up, or a restart voided, is asked for anew."""
+        for _ in range(_CHALLENGES):
+            try:
+                return self._answered_challenge()
+            except Refusal as refusal:
+                if refusal.code != "challenge":
+                    raise
+        return self._answered_challenge()
+
+    def _answered_challenge(self) -> str:
+        client = self._enrolled.client
+        challenge = self._connection.call("POST", "/v1/challenge", {"client": client}, signed_in=False)["challenge"]
+        signature = encoded(self._keep.key.sign(signed_text("session", client, challenge)))
+        body = {"client": client, "challenge": challenge, "signature": signature}
+        token: str = self._connection.call("POST", "/v1/session", body, signed_in=False)["token"]
+        return token
+
+    def _join(self) -> None:
+        """Find the run of this very app and join it."""
+        part = self._part
+        own = digest(canonical(part.agreement).encode())
+        runs = self._connection.call("GET", "/v1/runs")["runs"]
+        mine = [run for run in runs if run["app"] == own and part.run in (None, run["name"])]
+        if not mine:
+            raise self._no_run(runs)
+        self._run = mine[0]["run"]
+        told = self._connection.call("GET", f"/v1/runs/{self._run}")
+        if digest(canonical(told["description"]).encode()) != own:
+            raise FleetError("The coordinator describes another app than the one whose hash it gives. Do not join it.")
+        self._chunk_bytes = int(told["chunk_bytes"])
+        data, only = part.training.plan.data, np.array([0])
+        counts = {
+            f"{name}_examples": int(data.span(only, held_out=held_out)[1][0])
+            for name, held_out in (("train", False), ("held_out", True))
+        }
+        body = {"app": own, **counts, "codecs": list(CODECS), "versions": {}}
+        self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
+        self._receipts = len(self._keep.noted("receipts", self._run))
+        self._fetch_receipts()
+        self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
+        self._say(f"Joined {mine[0]['name']} with {counts['train_examples']:,} examples to train on; they stay here")
+
+    def _no_run(self, runs: list[dict[str, Any]]) -> FleetError:
+        """Return what is different between this app and the coordinator's."""
+        wanted = [run for run in runs if self._part.run in (None, run["name"])]
+        if not wanted:
+            names = ", ".join(repr(run["name"]) for run in runs) or "none"
+            return FleetError(f"The coordinator has no run {self._part.run!r}. It has {names}.")
+        theirs = self._connection.call("GET", f"/v1/runs/{wanted[0]['run']}")["description"]
+        where, found, asked = difference(theirs, self._part.agreement) or ("hash", wanted[0]["app"], "another")
+        return FleetError(
+            f"The coordinator's run {wanted[0]['name']!r} has another {where}: {short(found)}, and this app has {short(asked)}. "
+            "Both sides need the same file, the same --set and the same koinon. Nothing was sent."
+        )
+
+    def _catch_up(self, finished: int) -> None:
+        """Fetch the receipts of rounds that are over, when nobody waits for this participant."""
+        if finished > self._receipts:
+            self._fetch_receipts()
+
+    def _fetch_receipts(self) -> None:
+        found = self._connection.call("GET", f"/v1/runs/{self._run}/receipts?since={self._receipts}")["receipts"]
+        for receipt in found:
+            self._keep.note("receipts", self._run, receipt)
+            self._receipts += 1
+
+    def _work(self, work: Mapping[str, Any]) -> bool:
+        """Do what is asked; return whether it was sent."""
+        number, purpose = int(work["round"]), Purpose(work["purpose"])
+        if work["cohort"] < self._part.floors.cohort:
+            return self._fail(work, f"a cohort of {work['cohort']} is below this participant's floor")
+        try:
+            return self._send(work, *self._computed(work, number, purpose))
+        except Refusal as refusal:
+            if refusal.status == 410:  # the round went on without it
+                self._say(f"Round {number}: {refusal}")
+                return False
+            if refusal.code in ("refused", "malformed"):
+                self._say(f"Round {number}: {refusal}")
+                return False
+            raise
+        except (FleetError, StoreError):
+            raise
+        except KoinonError as error:
+            return self._fail(work, str(error))
+
+    def _computed(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
+        """Return the update's file, its weight and the state to stage."""
+        part = self._part
+        plan: Plan = part.training.plan
+        broadcast = self._fetched(work["model"], int(work["bytes"]))
+        tasks = part.training.tasks_of(plan.data, np.array([0], np.int64), number)
+        job = Job(purpose, number, int(work["cohort"]), broadcast, tasks)
+        state: Tree = {}
+        if purpose is Purpose.TRAIN:
+            state = self._keep.state(self._run)
+            if state is None:
+                state = tree.map(lambda x: np.asarray(x)[None], initial_state(plan.algorithm, broadcast))
+        sent, new = part.engine.send(plan, job, state)
+        return to_pieces(sent), int(sent.weight), new if purpose is Purpose.TRAIN else {}
+
+    def _fetched(self, name: str, size: int) -> Tree:
+        """Return a model, fetched unless it is the last one."""
+        if self._model[0] != name:
+            self._model = ("", None)
+            self._model = (name, unpack(self._connection.download(name, size)))
+        return self._model[1]
+
+    def _send(self, work: Mapping[str, Any], pieces: list[Any], weight: int, state: Tree) -> bool:
+        """Upload what is missing and commit it; what it leaves on this disk is written first."""
+        if not 1 <= weight < LARGEST_WEIGHT:
+            return self._fail(work, f"a weight of {weight} cannot be sent: it must be from 1 to {LARGEST_WEIGHT - 1}")
+        file = Pieces(pieces)
+        claim = file.claim(self._chunk_bytes)
+        if tree.leaves(state):
+            self._keep.stage(self._run, work["round"], state)
+        at = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}"
+        while True:
+            body = {"bytes": claim.size, "chunk_bytes": claim.chunk_bytes, "digests": list(claim.digests)}
+            have = set(self._connection.call("POST", f"{at}/update", body)["have"])
+            self._upload(at, claim, file, have)
+            try:
+                self._commit(work, at, claim, weight)
+                return True
+            except Refusal as refusal:
+                if refusal.code != "incomplete":
+                    raise
+
+    def _upload(self, at: str, claim: Claim, file: Pieces, have: set[int]) -> None:
+        for place in range(len(claim.digests)):
+            if place not in have:
+                start = place * claim.chunk_bytes
+                try:
+                    self._connection.put(f"{at}/update/{place}", file.part(start, claim.length(place)))
+                except Refusal as refusal:
+                    if refusal.code != "corrupt":  # then the commit will say that it is missing
+                        raise
+
+    def _commit(self, work: Mapping[str, Any], at: str, claim: Claim, weight: int) -> None:
+        lines = (self._run, work["round"], work["purpose"], self._enrolled.client, work["model"])
+        signature = encoded(self._keep.key.sign(signed_text("update", *lines, claim.root, claim.size, weight)))
+        word = {"root": claim.root, "weight": weight, "model": work["model"], "signature": signature}
+        told = {"round": work["round"], "purpose": work["purpose"], "bytes": claim.size, **word}
+        self._keep.note("commits", self._run, told)  # before it is sent: what may be in a receipt is known here
+        self._connection.call("POST", f"{at}/commit", word)
+
+    def _fail(self, work: Mapping[str, Any], reason: str) -> bool:
+        """Tell the coordinator why this participant cannot."""
+        self._say(f"Round {work['round']}: {reason}")
+        at = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}"
+        try:
+            self._connection.call("POST", f"{at}/failure", {"reason": reason[:2000]})
+        except Refusal as refusal:
+            if refusal.status != 410:
+                raise
+        return False
+
+    def _ended(self, work: Mapping[str, Any]) -> Ended:
+        """Return how the run ended, with the final model and the rest of the receipts on this disk."""
+        path, model = None, work.get("model")
+        if model:
+            told = self._connection.call("GET", f"/v1/runs/{self._run}")
+            path = self._keep.model(told["name"], self._connection.download(model, self._connection.size(model)))
+        self._fetch_receipts()
+        self._keep.note("runs", self._run, {"state": work["state"], "model": model, "digest": work.get("digest")})
+        self._leave(int(work["serial"]))
+        return Ended(work["state"], work["stopped"], work.get("digest"), path)
+
+    def _leave(self, serial: int) -> None:
+        """Let the coordinator know that this participant has all it wants: it may stop serving now."""
+        try:
+            self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait=0")
+        except FleetError as error:
+            self._say(f"The coordinator did not hear the goodbye: {error}")

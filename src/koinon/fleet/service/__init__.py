@@ -1,0 +1,1 @@
+"""The coordinator over HTTPS: calls, pages, and the process that serves them."""

@@ -1,0 +1,156 @@
+"""What a coordinator shows its operator, as the JSON of the protocol's page: runs, rounds, clients, what is waited for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from koinon.core.events import RoundRecord
+from koinon.fleet.coordinator.figures import Figures
+from koinon.fleet.coordinator.machine import Standing
+from koinon.fleet.coordinator.machine import State as MachineState
+from koinon.fleet.service.client_calls import state_of
+from koinon.fleet.service.house import House, ServedRun
+
+_SHOWN_ROUNDS = 1000
+
+
+class Histories:
+    """Every run's finished rounds, for those who look."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, list[RoundRecord]] = {}
+
+    def add(self, run: str, *records: RoundRecord) -> None:
+        """Keep rounds of a run; one that is known already takes the place of the old."""
+        for record in records:
+            kept = [old for old in self._records.get(run, []) if old.round < record.round]
+            self._records[run] = [*kept, record]
+
+    def of(self, run: str) -> list[dict[str, Any]]:
+        """Return the last rounds of a run; JSON has no word for a figure that is not finite, so it becomes None."""
+        rows = (record.to_json() for record in self._records.get(run, [])[-_SHOWN_ROUNDS:])
+        return [{name: value if _sayable(value) else None for name, value in row.items()} for row in rows]
+
+
+def _sayable(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def status(house: House, histories: Histories, began: float) -> dict[str, Any]:
+    """Return the status; ``began`` is when the coordinator started, by its clock."""
+    return {
+        "version": house.version,
+        "url": house.url,
+        "seconds": house.clock() - began,
+        "runs": [_run(house, served, histories) for served in house.runs.values()],
+        "clients": [_party(house, client.client) for client in house.access.clients()],
+        "invitations_open": house.access.invitations_open(),
+    }
+
+
+def _run(house: House, served: ServedRun, histories: Histories) -> dict[str, Any]:
+    run = served.run
+    machine, job, now = run.snapshot()
+    ended = run.ended or {}
+    history = histories.of(run.key)
+    return {
+        "run": run.key,
+        "name": served.name,
+        "algorithm": served.algorithm,
+        "app": served.app,
+        "state": state_of(served),
+        "waits_for": None if ended else run.trouble.text or _waits_for(served, machine, now),
+        "round": history[-1]["round"] if history else 0,
+        "rounds": served.rounds,
+        "stopped": ended.get("stopped"),
+        "digest": ended.get("digest"),
+        "open": None
+        if ended or job is None or machine.stage is None
+        else _stage(machine, now, job.round, job.purpose.value),
+        "history": history,
+        "clients": [_member(house, served, machine, position, now) for position in range(len(run.members))],
+    }
+
+
+def _waits_for(served: ServedRun, machine: MachineState, now: float) -> str | None:
+    """Return what is waited for, and who of the clients has not answered."""
+    waits = machine.waits_for
+    if machine.stage is None or machine.paused or machine.stage.attempt == 0:
+        return waits if machine.stage is not None or machine.paused else _joining(served, machine)
+    silent = [_last_heard(served, client, now) for client in machine.stage.of(Standing.ASKED)[:5]]
+    failed = [
+        f"{_name(served, c)} ({machine.stage.reasons.get(c, 'failed')})" for c in machine.stage.of(Standing.FAILED)[:5]
+    ]
+    return f"{waits}: {', '.join([*silent, *failed])}" if silent or failed else waits
+
+
+def _joining(served: ServedRun, machine: MachineState) -> str | None:
+    missing = machine.terms.clients - len(machine.present)
+    if missing <= 0:
+        return None
+    return f"{missing} more to join: {len(machine.present)} of {machine.terms.clients} are here"
+
+
+def _last_heard(served: ServedRun, client: str, now: float) -> str:
+    figures = served.run.figures.get(client)
+    heard = "never heard of since the start" if figures is None else f"last heard of {now - figures.heard:.0f} s ago"
+    return f"{_name(served, client)} ({heard})"
+
+
+def _name(served: ServedRun, client: str) -> str:
+    return served.run.members[served.run.members.position(client)].name
+
+
+def _stage(machine: MachineState, now: float, round: int, purpose: str) -> dict[str, Any]:
+    stage = machine.stage
+    assert stage is not None, "an open stage is shown"
+    arrived = len(stage.of(Standing.ARRIVED, Standing.REFUSED))
+    left = None if stage.deadline is None else max(0.0, stage.deadline - now)
+    asked = len(stage.standings)
+    known = {"round": round, "purpose": purpose, "asked": asked, "arrived": arrived}
+    return {**known, "attempt": stage.attempt, "seconds_left": left}
+
+
+def _member(house: House, served: ServedRun, machine: MachineState, position: int, now: float) -> dict[str, Any]:
+    member = served.run.members[position]
+    own = served.run.figures.get(member.client)
+    standing = None if machine.stage is None else machine.stage.standings.get(member.client)
+    word = "idle" if standing is None else standing.value
+    if standing is None and member.client not in machine.present:
+        word = "late"
+    if house.access.client(member.client).revoked:
+        word = "revoked"
+    known = {
+        "client": member.client,
+        "name": member.name,
+        "standing": word,
+        "train_examples": member.train,
+    }
+    return {**known, **_figures(own, now)}
+
+
+def _figures(own: Figures | None, now: float) -> dict[str, Any]:
+    speed = None if own is None or not own.upload_seconds else own.bytes_received / own.upload_seconds
+    return {
+        "seconds_since_heard": None if own is None else now - own.heard,
+        "bytes_received": 0 if own is None else own.bytes_received,
+        "bytes_sent": 0 if own is None else own.bytes_sent,
+        "upload_bytes_per_second": speed,
+        "last_round_seconds": None if own is None else own.last_round_seconds,
+        "rounds_done": 0 if own is None else own.rounds_done,
+        "last_error": None if own is None else own.last_error,
+    }
+
+
+def _party(house: House, client: str) -> dict[str, Any]:
+    known = house.access.client(client)
+    now = house.clock()
+    heard = [now - run.run.figures[client].heard for run in house.runs.values() if client in run.run.figures]
+    return {
+        "client": client,
+        "name": known.name,
+        "kind": known.key.kind.value,
+        "revoked": known.revoked,
+        "seconds_since_heard": min(heard, default=None),
+    }
