@@ -21,6 +21,20 @@ from koinon.store.blobs import Blobs
 from koinon.store.mirror import Mirror
 from koinon.store.run_directory import Saved
 
+_AT_STAGE = [t.stages.c[name] == sa.bindparam(name) for name in ("run", "round", "purpose")]
+_STAGE = sa.select(t.stages).where(*_AT_STAGE)
+_ROUND = sa.insert(t.rounds)
+_FARED = (
+    sa.update(t.members)
+    .where(t.members.c.run == sa.bindparam("in_run"), t.members.c.client == sa.bindparam("who"))
+    .values(last_round=sa.bindparam("last_round"), last_accepted=sa.bindparam("last_accepted"))
+)
+_FORGET = [
+    sa.delete(table).where(table.c.run == sa.bindparam("run"), table.c.round <= sa.bindparam("last"))
+    for table in (t.stages, t.uploads, t.messages)
+]
+"""What is asked in every round, put together once: that takes longer than the asking."""
+
 
 @dataclass(frozen=True)
 class Committed:
@@ -105,7 +119,8 @@ class Ledger:
     def stage(self, round: int, purpose: Purpose) -> StageRow | None:
         """Return what an earlier process wrote of a stage."""
         with self._store.transaction(durable=False) as rows:
-            row = rows.execute(sa.select(t.stages).where(self._at(t.stages, round, purpose))).first()
+            at = {"run": self._run, "round": round, "purpose": purpose.value}
+            row = rows.execute(_STAGE, at).first()
         if row is None:
             return None
         settled = None if row.settled is None else json.loads(row.settled)
@@ -170,12 +185,13 @@ class Ledger:
             "receipt": row.receipt,
         }
         with self._store.transaction() as rows:
-            rows.execute(sa.insert(t.rounds).values(**values))
-            for client, accepted in row.outcomes.items():
-                same = (t.members.c.run == self._run) & (t.members.c.client == client)
-                rows.execute(sa.update(t.members).where(same).values(last_round=number, last_accepted=accepted))
-            for table in (t.stages, t.uploads, t.messages):
-                rows.execute(sa.delete(table).where((table.c.run == self._run) & (table.c.round <= number)))
+            rows.execute(_ROUND, values)
+            if row.outcomes:
+                at_last = {"in_run": self._run, "last_round": number}
+                fared = [{**at_last, "who": who, "last_accepted": how} for who, how in row.outcomes.items()]
+                rows.execute(_FARED, fared)
+            for forget in _FORGET:
+                rows.execute(forget, {"run": self._run, "last": number})
         self._copy()
 
     def load(self) -> tuple[Saved, str, str | None] | None:

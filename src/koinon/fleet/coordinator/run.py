@@ -102,15 +102,18 @@ class FleetRun:
                 "seconds": self._state.terms.longest if left is None else left,
             }
 
-    def begin_upload(self, client: str, round: int, purpose: Purpose, claim: Claim) -> Upload:
-        """Return a client's upload, new or as far as it has come."""
+    def begin_upload(
+        self, client: str, round: int, purpose: Purpose, claim: Claim, *, remembered: bool = True
+    ) -> Upload:
+        """Return a client's upload, new or as far as it has come; one that is ``remembered`` survives a crash half-way."""
         with self._changed:
             stage = self._asked(client, round, purpose)
             known = stage.uploads.get(client)
             if known is not None and known.claim == claim:
                 return known
             stage.check_claim(client, claim)
-            self.ledger.write_upload(round, purpose, client, claim)
+            if remembered:
+                self.ledger.write_upload(round, purpose, client, claim)
             upload = stage.uploads[client] = self._spool.open(self.key, stage.job.folder, client, claim)
             return upload
 

@@ -10,11 +10,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
 from koinon.errors import StoreError
@@ -24,6 +26,7 @@ from koinon.store.lock import lock
 DATABASE = "fleet.sqlite"
 _LOCK = 0x6B6F696E6F6E  # "koinon", as PostgreSQL's advisory locks are numbered
 _LOCK_SECONDS = 3.0  # a coordinator that was just killed may still be known to the server
+_SYNCHRONOUS = "synchronous"  # what was last asked of a connection
 _LIBPQ = ("psycopg", "psycopg2")
 _PATIENCE = {  # seconds, but the last: milliseconds. A server that is gone without a word is an error, not a wait
     "connect_timeout": 10,
@@ -79,7 +82,10 @@ class FleetStore:
         """
         with speaking(self.folder, self._engine), self._engine.begin() as connection:
             if self._engine.dialect.name == "sqlite":
-                connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                wanted = "FULL" if durable else "NORMAL"
+                if connection.info.get(_SYNCHRONOUS) != wanted:
+                    connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")
+                    connection.info[_SYNCHRONOUS] = wanted
             elif not durable:
                 connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
             yield connection
@@ -119,11 +125,16 @@ class FleetStore:
 
 def put(rows: Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
     """Insert a row, or overwrite the one with the same primary key."""
-    keys = [column for column in table.primary_key.columns]
-    same = sa.and_(*(column == values[column.name] for column in keys))
-    changed = rows.execute(sa.update(table).where(same).values(**values))
-    if changed.rowcount == 0:
-        rows.execute(sa.insert(table).values(**values))
+    rows.execute(_upsert(table, rows.dialect.name), values)
+
+
+@cache
+def _upsert(table: sa.Table, dialect: str) -> sa.Insert:
+    insert: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    keys = list(table.primary_key.columns)
+    rest = {column.name: insert.excluded[column.name] for column in table.columns if not column.primary_key}
+    upsert: sa.Insert = insert.on_conflict_do_update(index_elements=keys, set_=rest)
+    return upsert
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -36,6 +38,8 @@ from koinon.tree import Tree
 _WAIT_SECONDS = 30
 _LAST_SECONDS = 10.0
 _DISK_SECONDS = 5.0
+_RECEIPTS_SECONDS = 1.0  # between two fetches
+_SEND_AGAIN = ("corrupt", "incomplete")  # damaged on its way, or lost with a coordinator
 _CHALLENGES = 5  # that may be lost one after the other
 
 
@@ -135,7 +139,7 @@ class Participant:
         self._connection.renew = self._session
         self._run, self._chunk_bytes = "", 0
         self._model: tuple[str, Tree] = ("", None)
-        self._receipts = 0
+        self._receipts, self._fetched_at = 0, -math.inf
 
     def take_part(self) -> Ended:
         """Work until the run is over."""
@@ -247,8 +251,8 @@ class Participant:
         )
 
     def _catch_up(self, finished: int) -> None:
-        """Fetch the receipts of rounds that are over, when nobody waits for this participant."""
-        if finished > self._receipts:
+        """Fetch the receipts of rounds that are over, when nobody waits for this participant; of quick rounds, some at once."""
+        if finished > self._receipts and time.monotonic() > self._fetched_at + _RECEIPTS_SECONDS:
             self._fetch_receipts()
 
     def _fetch_receipts(self) -> None:
@@ -256,6 +260,7 @@ class Participant:
         for receipt in found:
             self._keep.note("receipts", self._run, receipt)
             self._receipts += 1
+        self._fetched_at = time.monotonic()
 
     def _work(self, work: Mapping[str, Any]) -> bool:
         """Do what is asked; return whether it was sent."""
@@ -308,34 +313,40 @@ class Participant:
         if tree.leaves(state):
             self._keep.stage(self._run, work["round"], state)
         at = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}"
+        word = self._word(work, claim, weight)
         while True:
-            body = {"bytes": claim.size, "chunk_bytes": claim.chunk_bytes, "digests": list(claim.digests)}
-            have = set(self._connection.call("POST", f"{at}/update", body)["have"])
-            self._upload(at, claim, file, have)
             try:
-                self._commit(work, at, claim, weight)
+                if len(claim.digests) == 1:
+                    self._send_whole(at, claim, file, word)
+                else:
+                    self._send_chunks(at, claim, file, word)
                 return True
             except Refusal as refusal:
-                if refusal.code != "incomplete":
+                if refusal.code not in _SEND_AGAIN:
                     raise
+                self._say(f"Round {work['round']}: {refusal}")
 
-    def _upload(self, at: str, claim: Claim, file: Pieces, have: set[int]) -> None:
+    def _send_whole(self, at: str, claim: Claim, file: Pieces, word: Mapping[str, Any]) -> None:
+        told = {"digest": claim.digests[0], **{name: word[name] for name in ("weight", "model", "signature")}}
+        self._connection.put(f"{at}/update?{urlencode(told)}", file.part(0, claim.size))
+
+    def _send_chunks(self, at: str, claim: Claim, file: Pieces, word: Mapping[str, Any]) -> None:
+        body = {"bytes": claim.size, "chunk_bytes": claim.chunk_bytes, "digests": list(claim.digests)}
+        have = set(self._connection.call("POST", f"{at}/update", body)["have"])
         for place in range(len(claim.digests)):
             if place not in have:
-                start = place * claim.chunk_bytes
-                try:
-                    self._connection.put(f"{at}/update/{place}", file.part(start, claim.length(place)))
-                except Refusal as refusal:
-                    if refusal.code != "corrupt":  # then the commit will say that it is missing
-                        raise
+                part = file.part(place * claim.chunk_bytes, claim.length(place))
+                self._connection.put(f"{at}/update/{place}", part)
+        self._connection.call("POST", f"{at}/commit", word)
 
-    def _commit(self, work: Mapping[str, Any], at: str, claim: Claim, weight: int) -> None:
+    def _word(self, work: Mapping[str, Any], claim: Claim, weight: int) -> dict[str, Any]:
+        """Return what this participant signs of its update, and keep it: what may be in a receipt is known here."""
         lines = (self._run, work["round"], work["purpose"], self._enrolled.client, work["model"])
         signature = encoded(self._keep.key.sign(signed_text("update", *lines, claim.root, claim.size, weight)))
         word = {"root": claim.root, "weight": weight, "model": work["model"], "signature": signature}
         told = {"round": work["round"], "purpose": work["purpose"], "bytes": claim.size, **word}
-        self._keep.note("commits", self._run, told)  # before it is sent: what may be in a receipt is known here
-        self._connection.call("POST", f"{at}/commit", word)
+        self._keep.note("commits", self._run, told)
+        return word
 
     def _fail(self, work: Mapping[str, Any], reason: str) -> bool:
         """Tell the coordinator why this participant cannot."""

@@ -15,6 +15,7 @@ from koinon.fleet.coordinator.access import SESSION_SECONDS
 from koinon.fleet.coordinator.figures import Figures
 from koinon.fleet.coordinator.mailbox import EVERYBODY, SERVER, Address, Letter
 from koinon.fleet.coordinator.members import Member
+from koinon.fleet.coordinator.spool import Chunk
 from koinon.fleet.service.blob_answer import blob_answer
 from koinon.fleet.service.bodies import CLAIM_BYTES, read_chunk, read_record
 from koinon.fleet.service.house import House, ServedRun
@@ -110,6 +111,7 @@ def routes(house: House) -> list[Route]:
         Route(post, calls.leave_message, methods=["POST"]),
         Route(post, calls.read_messages, methods=["GET"]),
         Route(f"{stage}/update", calls.announce, methods=["POST"]),
+        Route(f"{stage}/update", calls.send_whole, methods=["PUT"]),
         Route(f"{stage}/update/{{chunk}}", calls.chunk, methods=["PUT"]),
         Route(f"{stage}/commit", calls.commit, methods=["POST"]),
         Route(f"{stage}/failure", calls.failure, methods=["POST"]),
@@ -245,16 +247,32 @@ class _Calls:
     async def chunk(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
         place = _number(request, "chunk")
-        chunk = served.run.open_chunk(client, number, purpose, place)
+        await self._receive(request, served, client, served.run.open_chunk(client, number, purpose, place))
+        return Response(status_code=204)
+
+    async def send_whole(self, request: Request) -> Response:
+        """Take an update of one chunk and its commit in one call: nothing of it is worth remembering half-way."""
+        client, served, number, purpose = self._stage(request)
+        size, given = _whole_number(request.headers.get("content-length", "")), request.query_params
+        if size is None:
+            raise Refusal(411, "length", "An update is sent with Content-Length.")
+        if size > served.chunk_bytes:
+            raise Refusal(413, "too_large", f"An update of more than {served.chunk_bytes:,} bytes is announced first.")
+        claim = Claim(size, served.chunk_bytes, (given.get("digest", ""),))
+        word = Word(claim.root, _whole(request, "weight", 0), given.get("model", ""), given.get("signature", ""))
+        served.run.begin_upload(client, number, purpose, claim, remembered=False)
+        await self._receive(request, served, client, served.run.open_chunk(client, number, purpose, 0))
+        return await self._committed(served, client, number, purpose, word)
+
+    async def _receive(self, request: Request, served: ServedRun, client: str, chunk: Chunk | None) -> None:
+        """Read a chunk to its place, unless it is there."""
         if chunk is None:
-            return Response(status_code=204)
+            return
         figures, began, length = self._figures(served, client), self._house.clock(), chunk.left
         try:
             await read_chunk(request, length, chunk.write)
             if not chunk.finish():
-                raise Refusal(
-                    422, "corrupt", f"Chunk {place} does not have the digest that was announced. Send it again."
-                )
+                raise Refusal(422, "corrupt", "The chunk does not have the digest that was announced. Send it again.")
         except Refusal as refusal:
             figures.last_error = str(refusal)
             raise
@@ -262,13 +280,14 @@ class _Calls:
             chunk.drop()
         figures.bytes_received += length
         figures.upload_seconds += self._house.clock() - began
-        return Response(status_code=204)
 
     async def commit(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
-        body = await read_record(request, Word)
+        return await self._committed(served, client, number, purpose, await read_record(request, Word))
+
+    async def _committed(self, served: ServedRun, client: str, number: int, purpose: Purpose, word: Word) -> Response:
         key = self._house.access.client(client).key
-        duplicate = await asyncio.to_thread(served.run.commit, key, client, number, purpose, vars(body))
+        duplicate = await asyncio.to_thread(served.run.commit, key, client, number, purpose, vars(word))
         return JSONResponse({"duplicate": duplicate})
 
     async def failure(self, request: Request) -> Response:
@@ -341,17 +360,18 @@ def state_of(served: ServedRun) -> str:
 
 def _number(request: Request, name: str) -> int:
     text = request.path_params[name]
-    if not _is_whole(text):
+    number = _whole_number(text)
+    if number is None:
         raise Refusal(404, "unknown", f"There is no {name} {text[:40]!r}.")
-    return int(text)
+    return number
 
 
 def _whole(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not _is_whole(text):
+    number = _whole_number(request.query_params.get(name, str(default)))
+    if number is None:
         raise Refusal(422, "malformed", f"{name} must be a whole number.")
-    return int(text)
+    return number
 
 
-def _is_whole(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 16
+def _whole_number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
