@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
 
 _MARGIN = 4.0
 _MEASURED = 64
@@ -17,5 +16,6 @@ def deadline_seconds(durations: Sequence[float], shortest: float, longest: float
     """
     if not durations:
         return longest
-    usual = float(np.quantile(np.asarray(durations[-_MEASURED:]), 0.9))
+    recent = sorted(durations[-_MEASURED:])
+    usual = recent[math.ceil(0.9 * len(recent)) - 1]
     return min(longest, max(shortest, _MARGIN * usual))

@@ -60,6 +60,8 @@ class FleetRuntime:
         size = self._run.ledger.blobs.path(blob).stat().st_size
         stage = StageJob(job.round, job.purpose, blob, size, job.cohort, key, expected)
         draw = [members[i].client for i in job.tasks.clients.tolist()]
+        if job.following is not None:  # drawn while the clients work
+            self._later.submit(job.following)
         settled = self._run.settled(stage, draw, self._reserve(job, set(draw)))
         self._stages[job.purpose] = stage, settled
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
@@ -138,7 +140,7 @@ class FleetRuntime:
         """Return everybody else in an order of chance that every restart draws alike."""
         others = [m.client for m in map(self._run.members.__getitem__, range(len(self._run.members)))]
         others = [client for client in others if client not in drawn]
-        if job.purpose is not Purpose.TRAIN:
+        if job.purpose is not Purpose.TRAIN or not others:
             return []
         key = keys.fold(keys.root(self._training.seed), keys.Purpose.RESERVE.value, job.round)
         order = np.argsort(keys.bits(key, len(others)), kind="stable")
