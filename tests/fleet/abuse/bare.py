@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
@@ -239,6 +239,12 @@ class Update:
     def commit(self, word: Mapping[str, Any] | None = None) -> Answer:
         """Commit it."""
         return self.party.call("POST", f"{self.path}/commit", self.word() if word is None else word)
+
+    def put_whole(self, data: bytes | None = None, **lies: Any) -> Answer:
+        """Announce, send and commit it in one call; ``lies`` stand in the address instead of the truth."""
+        word = {"digest": self.digests[0], **self.word(), **lies}
+        asked = urlencode({name: word[name] for name in ("digest", "weight", "model", "signature")})
+        return self.party.call("PUT", f"{self.path}/update?{asked}", self.data if data is None else data)
 
     def send(self) -> Answer:
         """Do it all, and return the commit's answer."""

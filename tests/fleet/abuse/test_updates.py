@@ -369,3 +369,43 @@ def test_the_update_that_was_checked_is_the_one_that_is_added(stage: Scene, roun
     stage.fresh_round()
     assert stage.row(round_.number)["refused"] in ({}, {"lyon": ["params.w"]})
     assert stage.state()["state"] == "training"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_update_of_one_chunk_is_sent_and_committed_in_one_call(stage: Scene, round_: Round, name: str) -> None:
+    update = getattr(round_, name)
+    assert update.put_whole().json == {"duplicate": False}
+    assert stage.state()["open"]["arrived"] == 1
+    assert update.put_whole().json == {"duplicate": True}
+    assert update.commit().json == {"duplicate": True}
+    changed = replace(update, data=bare.file_of(good_leaves() | {"params.b": np.float32(3)}, METRICS))
+    assert changed.put_whole().code == "conflict"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_call_refuses_what_three_would(stage: Scene, round_: Round, name: str) -> None:
+    update = getattr(round_, name)
+    theirs = replace(other(round_, name), party=update.party)
+    for wrong in (
+        update.put_whole(weight=9),
+        update.put_whole(model="0" * 64),
+        update.put_whole(signature=""),
+        update.put_whole(**update.word(other(round_, name).party.key)),
+        theirs.put_whole(**theirs.word(other(round_, name).party.key)),
+    ):
+        assert (wrong.status, wrong.code) == (403, "signature")
+    for wrong in (update.put_whole(digest="0" * 64), update.put_whole(update.data[:-1] + b"!")):
+        assert (wrong.status, wrong.code) == (422, "corrupt")
+    for wrong in (update.put_whole(digest="x"), update.put_whole(weight="many"), update.put_whole(b"")):
+        assert (wrong.status, wrong.code) == (422, "malformed")
+    large = update.party.call("PUT", f"{update.path}/update", headers={"Content-Length": str(update.chunk_bytes + 1)})
+    assert (large.status, large.code) == (413, "too_large")
+    assert stage.state()["open"]["arrived"] == 0
+    assert update.put_whole().json == {"duplicate": False}, "and the right one still counts"
+
+
+def test_one_call_into_a_round_that_is_over_is_refused(stage: Scene, round_: Round) -> None:
+    following = stage.fresh_round()
+    late = round_.lyon.put_whole()
+    assert (late.status, late.code) == (410, "over")
+    assert following.lyon.put_whole().status == 200

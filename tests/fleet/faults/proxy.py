@@ -115,7 +115,7 @@ class _Request:
     def __init__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
         self.method, self.path, self.headers, self.body = method, path, headers, body
         plain = urlsplit(path).path
-        self.chunk = method == "PUT" and "/update/" in plain and bool(body)
+        self.chunk = method == "PUT" and "/update" in plain and bool(body)
         self.blob = method == "GET" and plain.startswith("/v1/blobs/")
 
     def possible(self) -> list[Fault]:

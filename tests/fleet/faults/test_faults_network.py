@@ -31,7 +31,7 @@ def test_requests_repeated_reordered_torn_and_lost(
 ) -> None:
     with (
         Fleet(tmp_path, app, changes=CHANGES, serve=CHUNKED, environment=LARGE) as fleet,
-        FaultyProxy(fleet.port, seed=seed, probability=0.12) as proxy,
+        FaultyProxy(fleet.port, first={"/blobs": Fault.CORRUPT_ANSWER}, seed=seed, probability=0.12) as proxy,
     ):
         fleet.serve()
         for name in NAMES:
@@ -42,10 +42,14 @@ def test_requests_repeated_reordered_torn_and_lost(
     assert digest == undisturbed(*CHANGES, **LARGE)
 
 
-def test_the_first_answer_to_every_call_is_lost(app: Path, tmp_path: Path, undisturbed: Callable[..., str]) -> None:
-    calls = ("/enrol", "/challenge", "/session", "/join", "/update/0", "/update", "/commit", "/blobs", "/work", "/runs")
+@pytest.mark.parametrize(("large", "own"), [(False, ()), (True, ("/update/0", "/commit"))], ids=["whole", "chunks"])
+def test_the_first_answer_to_every_call_is_lost(
+    large: bool, own: tuple[str, ...], app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+) -> None:
+    calls = ("/enrol", "/challenge", "/session", "/join", "/update", "/blobs", "/work", "/runs", *own)
+    serve, environment = (CHUNKED, LARGE) if large else (("--stay",), {})
     with (
-        Fleet(tmp_path, app, changes=CHANGES, serve=("--stay",)) as fleet,
+        Fleet(tmp_path, app, changes=CHANGES, serve=serve, environment=environment) as fleet,
         FaultyProxy(fleet.port, first=dict.fromkeys(calls, Fault.DROP_ANSWER)) as proxy,
     ):
         fleet.serve()
@@ -54,6 +58,22 @@ def test_the_first_answer_to_every_call_is_lost(app: Path, tmp_path: Path, undis
         digest = fleet.finishes(100)
         check_whole(fleet, ROUNDS)
         assert not proxy.first, "some call was never made"
+    assert digest == undisturbed(*CHANGES, **environment)
+
+
+@pytest.mark.parametrize("seed", [4, pytest.param(5, marks=pytest.mark.slow)])
+def test_updates_of_one_chunk_repeated_reordered_torn_and_lost(
+    seed: int, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+) -> None:
+    with (
+        Fleet(tmp_path, app, changes=CHANGES, serve=("--stay",)) as fleet,
+        FaultyProxy(fleet.port, seed=seed, probability=0.12) as proxy,
+    ):
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name, link=through(fleet.invite(name), proxy.port))
+        digest = fleet.finishes(200)
+        check_whole(fleet, ROUNDS)
     assert digest == undisturbed(*CHANGES)
 
 

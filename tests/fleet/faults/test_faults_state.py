@@ -26,7 +26,7 @@ def test_a_state_that_counted_is_kept_though_its_client_was_away_when_that_becam
             if said and piece.startswith(b"GET "):  # it would ask how the round ended
                 said.clear()
                 wire.cut()
-            if b"/rounds/2/train/commit" in piece:
+            if b"/rounds/2/train/update?" in piece:
                 said.append(piece)
             return piece if wire.whole else None
 

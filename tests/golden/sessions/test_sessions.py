@@ -33,7 +33,7 @@ def tape(name: str) -> list[Call]:
     return read((HERE / f"{name}.txt").read_text(encoding="utf-8"))
 
 
-def take_part(port: int, token: str, folder: Path) -> Ended:
+def take_part(port: int, token: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ended:
     """Be the participant of the tape: its key is known, and so are its numbers."""
     folder.mkdir()
     (folder / "identity.key").write_text(PARTY_KEY)
@@ -43,6 +43,8 @@ def take_part(port: int, token: str, folder: Path) -> Ended:
         training=app.program(), engine=engine(app.engine), agreement=AGREEMENT, name="lyon",
         link=JoinLink(url, token, None), floors=Floors(), reach=Reach(url=url, patience=5.0),
     )  # fmt: skip
+    for name, value in (("_RECEIPTS_SECONDS", 60.0), ("_LANES", 1)):  # how fast the machine is must not show
+        monkeypatch.setattr(f"koinon.fleet.participant.participant.{name}", value)
     return participate(part, folder, lambda line: None)
 
 
@@ -54,7 +56,7 @@ def test_record(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         handed_on(coordinator.port, coordinator.settle) as wire,
     ):
         if name == "participant":
-            take_part(wire.port, coordinator.token, tmp_path / "lyon")
+            take_part(wire.port, coordinator.token, tmp_path / "lyon", monkeypatch)
         else:
             visit(wire.port, coordinator.token, coordinator.operator)
     (HERE / f"{name}.txt").write_text(written(ABOUT[name], wire.calls), encoding="utf-8")
@@ -78,12 +80,12 @@ def test_todays_coordinator_answers_as_it_did(name: str, tmp_path: Path, monkeyp
     assert not wrong, "\n".join(wrong)
 
 
-def test_todays_participant_makes_the_calls_that_were_recorded(tmp_path: Path) -> None:
+def test_todays_participant_makes_the_calls_that_were_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     then = tape("participant")
     token = next(call.sent.json["token"] for call in then if call.sent.line.endswith("/enrol"))
     with from_tape(then) as wire:
         try:
-            ended = take_part(wire.port, token, tmp_path / "lyon")
+            ended = take_part(wire.port, token, tmp_path / "lyon", monkeypatch)
         finally:
             assert not wire.wrong, wire.wrong[0]
     assert len(wire.calls) == len(then)

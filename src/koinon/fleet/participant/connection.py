@@ -8,6 +8,7 @@ import http.client
 import json
 import random
 import ssl
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ _BLOCK = 1 << 20
 _TRANSFERS = 3  # of a blob that does not come as announced
 _TUNNEL_REFUSED = "Tunnel connection failed: 407"
 _CHANCE = random.SystemRandom()  # an app file is loaded with a fixed seed, and parties must not try again in step
+_AUTHORIZATION = "Authorization"
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -50,13 +52,14 @@ class Unreachable(FleetError):
 
 
 class Connection:
-    """Calls that are sent again until they are answered. Not for use by several threads at once."""
+    """Calls that are sent again until they are answered. Only :meth:`put` may be used by several threads at once."""
 
     def __init__(self, reach: Reach, say: Callable[[str], None]) -> None:
         self._reach, self._say = reach, say
         self.patience = reach.patience  # seconds without an answer until it gives up
         self._pool = _pool(reach, _context(reach))
         self._token: str | None = None
+        self._renewing = threading.Lock()
         self.renew: Callable[[], str] = self._no_session
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, signed_in: bool = True) -> Any:
@@ -142,7 +145,8 @@ class Connection:
                 renewed = False  # whoever answers next may be another process, with other sessions
             if status and status not in _AGAIN:
                 if status == 401 and signed_in and not renewed:
-                    self._token, renewed = None, True
+                    self._forget(own)
+                    renewed = True
                     continue
                 if status >= 400:
                     raise self._unknown_to_proxy() if status == 407 else _refusal(status, answer)
@@ -182,9 +186,16 @@ class Connection:
     def _authorization(self, signed_in: bool) -> dict[str, str]:
         if not signed_in:
             return {}
-        if self._token is None:
-            self._token = self.renew()
-        return {"Authorization": f"Bearer {self._token}"}
+        with self._renewing:  # of two threads one begins a session, and both use it: a second would end the first
+            if self._token is None:
+                self._token = self.renew()
+            return {_AUTHORIZATION: f"Bearer {self._token}"}
+
+    def _forget(self, sent: Mapping[str, str]) -> None:
+        """Drop a session that was not accepted, unless it has been replaced meanwhile."""
+        with self._renewing:
+            if sent[_AUTHORIZATION] == f"Bearer {self._token}":
+                self._token = None
 
     def _rest(self, problem: str, pause: float, gone: float, *, loud: bool) -> None:
         if gone > self.patience:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ _WAIT_SECONDS = 30
 _LAST_SECONDS = 10.0
 _DISK_SECONDS = 5.0
 _RECEIPTS_SECONDS = 1.0  # between two fetches
+_LANES = 2
 _SEND_AGAIN = ("corrupt", "incomplete")  # damaged on its way, or lost with a coordinator
 _CHALLENGES = 5  # that may be lost one after the other
 
@@ -333,10 +335,14 @@ class Participant:
     def _send_chunks(self, at: str, claim: Claim, file: Pieces, word: Mapping[str, Any]) -> None:
         body = {"bytes": claim.size, "chunk_bytes": claim.chunk_bytes, "digests": list(claim.digests)}
         have = set(self._connection.call("POST", f"{at}/update", body)["have"])
-        for place in range(len(claim.digests)):
-            if place not in have:
-                part = file.part(place * claim.chunk_bytes, claim.length(place))
-                self._connection.put(f"{at}/update/{place}", part)
+        lanes = ThreadPoolExecutor(_LANES)  # while one chunk is answered for, another is on its way
+        try:
+            missing = (place for place in range(len(claim.digests)) if place not in have)
+            parts = ((f"{at}/update/{i}", file.part(i * claim.chunk_bytes, claim.length(i))) for i in missing)
+            for sent in [lanes.submit(self._connection.put, *part) for part in parts]:
+                sent.result()
+        finally:
+            lanes.shutdown(cancel_futures=True)
         self._connection.call("POST", f"{at}/commit", word)
 
     def _word(self, work: Mapping[str, Any], claim: Claim, weight: int) -> dict[str, Any]:
