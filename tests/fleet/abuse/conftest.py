@@ -25,7 +25,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
 
         def started(*others: str) -> scene.Scene:
             folder = tmp_path_factory.mktemp("abuse")
-            serve = [*(str(HERE / other) for other in others), "--allow-origin", scene.ORIGIN]
+            serve = [*(str(HERE / other) if other.endswith(".py") else other for other in others)]
+            serve += ["--allow-origin", scene.ORIGIN]
             fleet = undo.enter_context(processes.Fleet(folder, HERE / "app.py", serve=serve, environment=environment))
             fleet.serve()
             return scene.Scene.of(fleet)

@@ -153,7 +153,7 @@ class Connection:
                 return status, answer
             problem = problem or f"answered {status}: {_refusal(status, answer)}"
             longest = min(_LONGEST_PAUSE, 0.25 * 2 ** min(pauses, 10))
-            pause = wait if wait is not None else longest * _CHANCE.uniform(0.5, 1.0)
+            pause = wait * _CHANCE.uniform(1.0, 2.0) if wait else longest * _CHANCE.uniform(0.5, 1.0)
             self._rest(problem, pause, time.monotonic() - began, loud=pauses >= 2)
             pauses += 1
 

@@ -123,6 +123,7 @@ class _Calls:
         self._house = house
 
     async def enrol(self, request: Request) -> Response:
+        self._house.stranger(request)
         body = await read_record(request, Enrolment)
         if body.kind not in [kind.value for kind in Kind]:
             raise Refusal(422, "malformed", "A key is of kind ed25519 or p256.")
@@ -132,10 +133,12 @@ class _Calls:
         return JSONResponse({"client": client.client, "coordinator": coordinator, "protocol": PROTOCOL})
 
     async def challenge(self, request: Request) -> Response:
+        self._house.stranger(request)
         body = await read_record(request, Challenged)
         return JSONResponse({"challenge": self._house.access.challenge(body.client)})
 
     async def session(self, request: Request) -> Response:
+        self._house.stranger(request)
         body = await read_record(request, Opened)
         token = self._house.access.session(body.client, body.challenge, decoded(body.signature))
         return JSONResponse({"token": token, "seconds": SESSION_SECONDS})

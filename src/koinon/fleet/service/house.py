@@ -20,6 +20,7 @@ from koinon.errors import FormatError, StoreError
 from koinon.fleet.coordinator.access import Access, Client
 from koinon.fleet.coordinator.mailbox import Mailbox
 from koinon.fleet.coordinator.run import FleetRun
+from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.waiting import Waiting
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import OwnKey, digest
@@ -54,6 +55,7 @@ class House:
     authority: Path | None  # the CA certificate that clients pin
     operator: str  # SHA-256 of the operator's token
     waiting: Waiting
+    strangers: Strangers
     clock: Callable[[], float]
 
     def served(self, request: Request) -> ServedRun:
@@ -63,13 +65,23 @@ class House:
             raise Refusal(404, "unknown", f"There is no run {run[:40]!r}.")
         return self.runs[run]
 
+    def stranger(self, request: Request) -> None:
+        """Count a call that is made without a session. Raises Refusal if its address makes too many."""
+        self.strangers.admit(None if request.client is None else request.client.host)
+
     def caller(self, request: Request) -> Client:
         """Return the client whose session a call is made in. Raises Refusal."""
-        return self.access.who(_token(request, "Bearer"))
+        try:
+            return self.access.who(_token(request, "Bearer"))
+        except Refusal as refusal:
+            if refusal.status == 401:
+                self.stranger(request)
+            raise
 
     def operated(self, request: Request) -> None:
         """Raise Refusal unless the call is the operator's."""
         if digest(_token(request, "Bearer").encode()) != self.operator:
+            self.stranger(request)
             raise Refusal(
                 401, "operator", "This call needs the operator's token: it is in admin.json, in the fleet's folder."
             )
@@ -77,6 +89,7 @@ class House:
     async def admitted(self, request: Request) -> None:
         """Raise Refusal unless the caller has an unused invitation or a session."""
         if request.headers.get("authorization", "").startswith("Invitation "):
+            self.stranger(request)
             if await asyncio.to_thread(self.access.invited, _token(request, "Invitation")):
                 return
             raise Refusal(401, "invitation", "This invitation does not exist, was used or has expired.")

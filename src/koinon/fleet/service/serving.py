@@ -30,6 +30,7 @@ from koinon.fleet.service import client_calls, log, metrics_page, operator_calls
 from koinon.fleet.service.house import House, ServedRun, application
 from koinon.fleet.service.log import LoggedAccess, LoggedLedger, LoggedRun
 from koinon.fleet.service.status import Histories, status
+from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.uvicorn_server import Listener as Address
 from koinon.fleet.service.waiting import Waiting
 from koinon.fleet.wire.certificates import ServerCertificate, own_certificate
@@ -79,6 +80,7 @@ class Settings:
     client_authority: Path | None = None  # mTLS: who signs the clients' certificates
     client_listen: tuple[str, int] | None = None  # where they are asked for; None: everywhere
     origins: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()  # addresses whose word on who calls is taken: X-Forwarded-For
     invitations: int = 1
     stay: bool = False
     chunk_bytes: int = CHUNK_BYTES
@@ -149,7 +151,7 @@ def serve(settings: Settings, apps: Sequence[ServedApp], say: Callable[[str], No
         if settings.client_listen is not None:
             elsewhere = undo.enter_context(_socket(*settings.client_listen))
             listeners = [Address(bound, coordinator.certificate), replace(listeners[0], bound=elsewhere)]
-        uvicorn_server.serve(coordinator.asgi(), listeners, coordinator.until_over)
+        uvicorn_server.serve(coordinator.asgi(), listeners, coordinator.until_over, settings.proxies)
         return coordinator.status()
 
 
@@ -184,6 +186,7 @@ def _coordinator(settings: Settings, store: FleetStore, apps: Sequence[ServedApp
         authority=None if certificate is None else certificate.authority,
         operator=_operator(settings.folder, url, certificate),
         waiting=waiting,
+        strangers=Strangers(time.monotonic),
         clock=time.monotonic,
     )
     return Coordinator(settings, house, parts.histories, tuple(drivers), certificate)

@@ -34,27 +34,31 @@ class Listener:
     client_authority: Path | None = None
 
 
-def serve(app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]) -> None:
-    """Serve until ``until`` returns, or a signal comes: then what the process does at that signal is done at the end."""
+def serve(
+    app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]], proxies: Sequence[str] = ()
+) -> None:
+    """Serve until ``until`` returns, or a signal comes: then what the process does at that signal is done at the end.
+
+    ``proxies`` are believed when they say in ``X-Forwarded-For`` for whom they call.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every client that waits holds a connection
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        told = runner.run(_serve(app, listeners, until))
+        told = runner.run(_serve([_uvicorn(app, listener, proxies) for listener in listeners], listeners, until))
     if told is not None:
         signal.signal(told, before[told])
         signal.raise_signal(told)
 
 
 async def _serve(
-    app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]
+    servers: Sequence[_Server], listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]
 ) -> signal.Signals | None:
     """Serve; return the signal that ended it, if one did."""
     told: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, _tell, told, number)
-    servers = [_uvicorn(app, listener) for listener in listeners]
     serving = [
         asyncio.create_task(server.serve([listener.bound])) for server, listener in zip(servers, listeners, strict=True)
     ]
@@ -82,7 +86,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _uvicorn(app: Starlette, listener: Listener) -> _Server:
+def _uvicorn(app: Starlette, listener: Listener, proxies: Sequence[str]) -> _Server:
     certificate, authority = listener.certificate, listener.client_authority
     config = uvicorn.Config(
         app,
@@ -93,7 +97,8 @@ def _uvicorn(app: Starlette, listener: Listener) -> _Server:
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         timeout_keep_alive=75,  # longer than a long poll and what stands between usually allow
         timeout_graceful_shutdown=2,  # the default waits for ever on connections that are kept open
         limit_concurrency=_MOST_CONNECTIONS,
