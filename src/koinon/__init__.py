@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from koinon.app import pooled as pooled
     from koinon.channel.bfloat16 import Bfloat16 as Bfloat16
     from koinon.channel.clip import Clip as Clip
+    from koinon.channel.noise import GaussianNoise as GaussianNoise
     from koinon.channel.quantise import Quantise as Quantise
     from koinon.core.algorithm import Algorithm as Algorithm
     from koinon.core.algorithm import Synchronous as Synchronous
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from koinon.metrics import MeanSquaredError as MeanSquaredError
     from koinon.models.jax_functions import FunctionModel as FunctionModel
     from koinon.models.own_loop import OwnLoop as OwnLoop
+    from koinon.privacy.budget import PrivacyBudget as PrivacyBudget
+    from koinon.privacy.statement import PrivacyStatement as PrivacyStatement
     from koinon.report.tracking.mlflow import MLflow as MLflow
     from koinon.report.tracking.tensorboard import TensorBoard as TensorBoard
     from koinon.report.tracking.wandb import WeightsAndBiases as WeightsAndBiases
@@ -82,6 +85,7 @@ _HOMES = {
     "koinon.app": ("App", "alone", "evaluate", "fit", "pooled"),
     "koinon.channel.bfloat16": ("Bfloat16",),
     "koinon.channel.clip": ("Clip",),
+    "koinon.channel.noise": ("GaussianNoise",),
     "koinon.channel.quantise": ("Quantise",),
     "koinon.core.algorithm": ("Algorithm", "Synchronous"),
     "koinon.core.types": ("Batch", "Task", "Update"),
@@ -91,6 +95,8 @@ _HOMES = {
     "koinon.metrics": ("Accuracy", "AreaUnderCurve", "MeanSquaredError"),
     "koinon.models.jax_functions": ("FunctionModel",),
     "koinon.models.own_loop": ("OwnLoop",),
+    "koinon.privacy.budget": ("PrivacyBudget",),
+    "koinon.privacy.statement": ("PrivacyStatement",),
     "koinon.report.tracking.mlflow": ("MLflow",),
     "koinon.report.tracking.tensorboard": ("TensorBoard",),
     "koinon.report.tracking.wandb": ("WeightsAndBiases",),

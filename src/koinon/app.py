@@ -14,13 +14,18 @@ from koinon.algorithms.fedavg import fedavg
 from koinon.core.algorithm import Algorithm
 from koinon.core.events import Checkpoint, Listener, RoundFinished, RunFinished, RunStarted
 from koinon.core.execution import Plan, Runtime
-from koinon.core.protocols import Dataset, Model
+from koinon.core.protocols import Dataset, Model, Private
 from koinon.core.types import Purpose
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.errors import ConfigurationError
 from koinon.identity import identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
+from koinon.privacy.budget import PrivacyBudget, usual_delta
+from koinon.privacy.ledger import Ledger, Scope
+from koinon.privacy.random_bits import PrivacyKeys
+from koinon.privacy.releases import Releases, releases
+from koinon.privacy.statement import PrivacyStatement, accounted, statement
 from koinon.report.tracking.sink import Sink, new_run
 from koinon.round.driver import Outcome, Surroundings, drive, resumed
 from koinon.round.evaluation import client_figures
@@ -30,7 +35,7 @@ from koinon.run import Run
 from koinon.runtimes.choose import runtime as new_runtime
 from koinon.sample.samplers import All
 from koinon.store.client_states import MemoryStates
-from koinon.store.run_directory import RunDirectory
+from koinon.store.run_directory import LEDGER, RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,9 @@ class App:
     be a function of no arguments that returns it. ``data``: a function that loads one party's examples from a path
     or URL; ``clients`` is then ``{name: path}``, and ``koinon join --data PATH`` gives a party's own. ``example``:
     ``(x, y)`` of a made-up row or more, from which a coordinator that has no data builds a Keras model. ``algorithm=None`` is FedAvg of all clients with the
-    model's own optimiser. ``engine=None`` is ``"jax"`` wherever the model can be compiled.
+    model's own optimiser. ``engine=None`` is ``"jax"`` wherever the model can be compiled. ``privacy`` ends the run
+    before its clients are charged more. ``privacy_test_mode`` makes the keys of noise and cohorts from the seed: the same
+    bits every time, and no guarantee.
     """
 
     model: Any
@@ -60,6 +67,8 @@ class App:
     runtime: str = "local"
     workers: int | None = None
     seed: int = 0
+    privacy: PrivacyBudget | None = None
+    privacy_test_mode: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,8 @@ class Resolved:
     runtime: str
     workers: int | None
     seed: int
+    privacy: PrivacyBudget | None = None
+    privacy_test_mode: bool = False
 
     @property
     def data(self) -> FederatedDataset:
@@ -115,7 +126,8 @@ def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None, da
         model.check(test)
     engine = app.engine or ("jax" if model.compiled else "reference")
     plan = Plan(algorithm, model, data, test)
-    return Resolved(plan, app.stop, app.evaluation, engine, app.runtime, app.workers, app.seed)
+    run = (engine, app.runtime, app.workers, app.seed, app.privacy, app.privacy_test_mode)
+    return Resolved(plan, app.stop, app.evaluation, *run)
 
 
 def held_out(app: App, model: Any) -> float:
@@ -148,8 +160,9 @@ def execute(
         if runtime is None:
             runtime = resolved.new_runtime()
             stack.callback(runtime.close)
+        program = replace(program, releases=_releases(resolved, runtime, directory))
         around = Surroundings(runtime, directory or _Unkept(), states, listen, time.perf_counter)
-        run = Run(resolved.plan, drive(program, around, past), resolved.seed, resolved.engine)
+        run = Run(resolved.plan, drive(program, around, past), resolved.seed, resolved.engine, program.releases)
         if directory is not None:
             directory.describe(stopped=run.stopped, digest=run.digest, settings=run.settings)
     return run
@@ -167,6 +180,8 @@ class Fields(TypedDict, total=False):
     runtime: str
     workers: int | None
     seed: int
+    privacy: PrivacyBudget | None
+    privacy_test_mode: bool
 
 
 def fit(
@@ -251,9 +266,13 @@ def evaluate(
 
 
 def of_clients(whole: Resolved, data: FederatedDataset, name: str) -> Resolved:
-    """Return the same training of other clients, all of them in every round, under another name."""
-    algorithm = replace(whole.plan.algorithm, sampler=All(), name=name)
-    return replace(whole, plan=replace(whole.plan, algorithm=algorithm, data=data))
+    """Return the same training of other clients, all of them in every round, under another name.
+
+    A model that one party trains alone, or that nobody could train, is not sent to anybody: no step adds noise.
+    """
+    channel = tuple(step for step in whole.plan.algorithm.channel if not isinstance(step, Private))
+    algorithm = replace(whole.plan.algorithm, sampler=All(), name=name, channel=channel)
+    return replace(whole, plan=replace(whole.plan, algorithm=algorithm, data=data), privacy=None)
 
 
 @contextmanager
@@ -305,6 +324,32 @@ def _past(directory: RunDirectory, stop: Stop, states: MemoryStates) -> Outcome 
     for client, state in directory.client_states():
         states.put(client, state)
     return resumed(saved.checkpoint, saved.history, stop)
+
+
+def _releases(resolved: Resolved, runtime: Runtime, directory: RunDirectory | None) -> Releases | None:
+    """Return the run's private releases, with keys that a run that is kept goes on with."""
+    plan = resolved.plan
+    plan.algorithm.check(runtime.offers)
+
+    def keys() -> PrivacyKeys:
+        new = PrivacyKeys.of_test(resolved.seed) if resolved.privacy_test_mode else PrivacyKeys.fresh()
+        return new if directory is None else PrivacyKeys.from_bytes(directory.secret("privacy keys", new.to_bytes))
+
+    return releases(plan, keys, resolved.privacy, None if directory is None else directory.folder / LEDGER)
+
+
+def planned_statement(resolved: Resolved) -> PrivacyStatement | None:
+    """Return what all the rounds of a checked app would promise, beside what its budget's ledger holds; spend nothing."""
+    own = accounted(resolved.plan.algorithm, len(resolved.plan.data))
+    if own is None:
+        return None
+    budget, secret = resolved.privacy, not resolved.privacy_test_mode
+    delta = usual_delta(len(resolved.plan.data)) if budget is None else budget.delta
+    if budget is None or budget.ledger is None:
+        return statement(own, resolved.stop.rounds, delta, secret=secret)
+    ledger = Ledger(Path(budget.ledger), Scope(resolved.plan.data.fingerprint(), own.event.adjacency))
+    ledger.refresh()
+    return statement(own, resolved.stop.rounds, delta, secret=secret and ledger.secret, before=ledger.spent)
 
 
 def _run(directory: RunDirectory | None) -> str:

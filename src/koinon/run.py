@@ -13,6 +13,8 @@ from koinon import tree
 from koinon.core.execution import Plan
 from koinon.core.types import Variables
 from koinon.errors import ConfigurationError
+from koinon.privacy.releases import Releases
+from koinon.privacy.statement import PrivacyStatement
 from koinon.report.history import History
 from koinon.round.driver import Outcome
 from koinon.store.blobs import pack
@@ -27,6 +29,12 @@ class Run:
     outcome: Outcome
     seed: int
     engine: str
+    releases: Releases | None = None
+
+    @cached_property
+    def privacy(self) -> PrivacyStatement | None:
+        """What may be claimed of all that was released about these clients; None where no step adds noise."""
+        return None if self.releases is None else self.releases.statement(len(self.plan.data))
 
     @property
     def variables(self) -> Variables:
@@ -110,6 +118,8 @@ class Run:
             "engine": self.engine,
             "seed": self.seed,
         }
+        if self.privacy is not None:
+            parts["privacy"] = "; ".join(self.privacy.lines())
         return {name: value if isinstance(value, str) else repr(value) for name, value in parts.items()}
 
     def plot(self, names: tuple[str, ...] | None = None) -> Any:

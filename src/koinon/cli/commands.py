@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from koinon import keys, tree
-from koinon.app import Resolved, execute, resolve, watching
+from koinon.app import Resolved, execute, planned_statement, resolve, watching
 from koinon.cli.app_file import AppFileError, change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.wire import Wire
+from koinon.privacy.statement import PrivacyStatement
 from koinon.report.figures import number
 from koinon.report.history import History
 from koinon.report.summary import RunSummary, client_rows
@@ -36,6 +37,7 @@ def run_app(app_file: Path, out: Path | None, changes: Sequence[str], track: Seq
                 "seconds": run.seconds,
                 "metrics": run.metrics,
                 "out": None if out is None else str(out),
+                **({} if run.privacy is None else {"privacy": run.privacy.to_json()}),
             }
         )
     else:
@@ -60,7 +62,8 @@ def check_app(app_file: Path, changes: Sequence[str], *, as_json: bool) -> None:
         sees = "the server sees the sum only" if step["opaque_by"] else "the server sees each update"
         say(f"  {step['step']:<{width}}  {step['bytes']:>12,} bytes  {step['domain']}, {bound}; {sees}")
     say(f"server memory for a round: {facts['server_bytes']:,} bytes")
-    say(f"privacy: {facts['privacy']}")
+    for line in facts["privacy"]:
+        say(f"privacy: {line}")
 
 
 def report_run(folder: Path, *, as_json: bool) -> None:
@@ -104,6 +107,9 @@ def _say_run(run: Run, out: Path | None) -> None:
     width = max(map(len, run.metrics), default=0)
     for name, value in run.metrics.items():
         say(f"  {name:<{width}}  {number(value)}")
+    if run.privacy is not None:
+        for line in run.privacy.lines():
+            say(f"privacy: {line}")
     say(f"digest {run.digest}")
     if out is not None:
         say(f"Kept in {out}. A page to look at: koinon report {out}")
@@ -118,6 +124,7 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         variables = with_runtime.initial(plan, keys.fold(keys.root(resolved.seed), keys.Purpose.INITIAL.value))
     finally:
         with_runtime.close()
+    planned = planned_statement(resolved)
     broadcast = plan.algorithm.server.broadcast(plan.algorithm.server.init(variables))
     sizes = {name: int(leaf.size) for name, leaf in tree.items(broadcast)}  # an update has the same shape
     largest = plan.algorithm.sampler.largest(len(plan.data))
@@ -134,7 +141,8 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         "down_bytes": tree.size_bytes(broadcast),
         "wire": steps,
         "server_bytes": 8 * sum(sizes.values()) + tree.size_bytes(broadcast),
-        "privacy": _privacy(plan.algorithm.wires()[-1][1]),
+        "privacy": _privacy(plan.algorithm.wires()[-1][1], planned),
+        "statement": None if planned is None else planned.to_json(),
     }
 
 
@@ -149,9 +157,13 @@ def _wire(wire: Wire) -> dict[str, Any]:
     }
 
 
-def _privacy(wire: Wire) -> str:
+def _privacy(wire: Wire, planned: PrivacyStatement | None) -> list[str]:
     sees = (
         f"the server sees only sums ({wire.opaque_by})" if wire.opaque_by else "the server sees every client's update"
     )
-    noise = f"noise by {wire.noise_by}" if wire.noise_by else "no differential privacy: no noise is added"
-    return f"{sees}; {noise}. Records stay with their clients; updates can still tell something about them."
+    if planned is not None:
+        return planned.lines()
+    noise = (
+        f"no guarantee: nothing can account {wire.noise_by}" if wire.noise_by else "no differential privacy: no noise"
+    )
+    return [f"{sees}; {noise}. Records stay with their clients; updates can still tell something about them."]

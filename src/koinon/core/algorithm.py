@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from koinon.core.protocols import Aggregator, ClientWork, Needs, Offers, Sampler, Server, Transform
+from koinon.core.protocols import Aggregator, ClientWork, Needs, Offers, Private, Sampler, Server, Transform
 from koinon.core.ranges import positive, whole
 from koinon.core.wire import Wire
 from koinon.errors import CompositionError, ConfigurationError
@@ -63,17 +63,30 @@ class Algorithm:
             steps.append((repr(transform), wire))
         return steps
 
+    @property
+    def private(self) -> bool:
+        """Whether a step makes the updates private; every client then weighs 1."""
+        return any(isinstance(step, Private) for step in self.channel)
+
     def check(self, offers: frozenset[Offers]) -> Wire:
         """Return the facts of what the server receives, or raise CompositionError."""
         wire = self.wires()[-1][1]
         if wire.opaque_by is not None and self.aggregator.needs is Needs.EACH:
             raise CompositionError(
                 f"{self.aggregator!r} reads each update, but {wire.opaque_by} shows the server only their sum. "
-                f"Use an aggregator that needs only the sum (Mean), or drop {wire.opaque_by}."
+                f"Use an aggregator of sums (Mean, or Bucketed, of the sums of groups), or drop {wire.opaque_by}."
+            )
+        if self.aggregator.needs is not Needs.SUM and Offers.APART not in offers:
+            raise CompositionError(
+                f"{self.aggregator!r} reads {self.aggregator.needs.value}, but this runtime adds all updates up. "
+                "Use a runtime that keeps them apart (local, processes), or Mean()."
             )
         if wire.stateful_by is not None and Offers.CLIENT_STATE not in offers:
             raise CompositionError(
                 f"{wire.stateful_by} keeps state on each client, but this runtime offers none. "
                 f"Use a runtime that offers client state (local, processes), or drop {wire.stateful_by}."
             )
+        for step in self.channel:
+            if isinstance(step, Private):
+                step.check_algorithm(self)
         return wire

@@ -18,7 +18,8 @@ class Needs(Enum):
     """What an aggregator must see."""
 
     SUM = "sum"  # only sum(w * x) and sum(w)
-    EACH = "each"  # every single update
+    GROUPS = "the sums of groups"  # these two of each of some groups, drawn anew every round
+    EACH = "each update"  # every single update
 
 
 class Offers(Enum):
@@ -28,6 +29,7 @@ class Offers(Enum):
     CLIENT_STATE = "client state"
     COMPILED = "compiled"
     HANDSHAKE = "handshake"
+    APART = "updates apart"  # more than one sum: those of groups, or every update
 
 
 @runtime_checkable
@@ -137,13 +139,28 @@ class Transform(Protocol):
         """Return the bytes on the wire for leaves of ``sizes`` numbers that took ``value_bytes``."""
 
 
+@runtime_checkable
+class Private(Protocol):
+    """A step that makes the update private. Under one every client weighs 1: a weight of its own would escape it."""
+
+    def check_algorithm(self, algorithm: Any) -> None:
+        """Raise CompositionError where another part of the algorithm undoes what it protects."""
+
+
 class Aggregator(Protocol):
-    """How updates become one."""
+    """How updates become one.
+
+    ``needs`` says what ``finish`` is given. SUM: the exact int64 total and weight. GROUPS: those of every group that has
+    any, ``[groups, ...]`` and ``[groups]``. EACH: float32 updates ``[clients, ...]``, int64 weights ``[clients]``.
+    """
 
     needs: ClassVar[Needs]
 
-    def finish(self, total: Tree, weight: int) -> Tree:
-        """Return the aggregate in float64 from the exact total."""
+    def values(self, cohort: int) -> int:
+        """Return how many values it is given of ``cohort`` clients, or raise CompositionError if they are too few."""
+
+    def finish(self, total: Tree, weight: Any) -> Tree:
+        """Return the aggregate in float64. The order of clients and groups must not matter."""
 
 
 class Server(Protocol):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from koinon import keys, tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Model
@@ -44,7 +46,8 @@ def dispatch(
     for i, transform in enumerate(algorithm.channel):
         context = _context(task.key, task.cohort, i)
         value, channel[str(i)] = transform.encode(value, state["channel"][str(i)], context)
-    return Payload(value, update.weight, seen), {"work": kept, "channel": channel}
+    weight = np.float32(1) if algorithm.private else update.weight
+    return Payload(value, weight, seen), {"work": kept, "channel": channel}
 
 
 def decode(algorithm: Algorithm, payload: Tree, key: Array, cohort: Array) -> Tree:

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from koinon import keys, tree
+from koinon import exact, keys, tree
 from koinon.core.events import RoundRecord
 from koinon.core.execution import Plan
 from koinon.core.protocols import Budgeted, Dataset
 from koinon.core.types import Job, Partial, Purpose, RoundFacts, Rows, Tasks, Variables
 from koinon.errors import ConfigurationError
 from koinon.metrics import EXAMPLES
+from koinon.privacy.mechanism import Mechanism
+from koinon.privacy.releases import Releases
 from koinon.round.evaluation import client_figures, federated
 from koinon.round.settle import settle
 from koinon.round.stopping import Stop, Watch
@@ -65,6 +67,7 @@ class FederatedTraining:
     stop: Stop
     evaluation: Evaluation
     seed: int
+    releases: Releases | None = None  # where a step of the channel adds noise
     _made: dict[int, Tasks] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def initial_key(self) -> Array:
@@ -97,11 +100,17 @@ class FederatedTraining:
     def tasks(self, number: int) -> Tasks:
         """Return who takes part in a round and with which keys; the last two answers are remembered."""
         if number not in self._made:
-            key = keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number)
-            clients = self.plan.algorithm.sampler.cohort(len(self.plan.data), key)
+            clients = self._cohort(number)
             self._made.pop(number - 2, None)
             self._made[number] = self.tasks_of(self.plan.data, clients, number)
         return self._made[number]
+
+    def _cohort(self, number: int) -> Array:
+        population = len(self.plan.data)
+        if self.releases is not None and self.releases.central:
+            return self.releases.cohort(population, number)
+        key = keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number)
+        return self.plan.algorithm.sampler.cohort(population, key)
 
     def absorb(self, state: State, total: Partial) -> State:
         """Return the state after a job's total."""
@@ -132,11 +141,8 @@ class FederatedTraining:
     def _settled(self, state: State, total: Partial) -> State:
         algorithm, number = self.plan.algorithm, state.round + 1
         server = state.server
-        accepted = int(np.count_nonzero(total.rows.weights))
-        if len(total.rows):  # a Poisson cohort may be empty: the round changes nothing
-            facts = RoundFacts(number, accepted, len(self.plan.data))
-            aggregate = settle(algorithm, total, self.plan.data.names)
-            server = tree.to_numpy(algorithm.server.apply(server, aggregate, facts))
+        if (settled := self._aggregate(state, total, number)) is not None:
+            server = tree.to_numpy(algorithm.server.apply(server, *settled))
         sums = total.rows.sums()
         seen = float(sums[EXAMPLES]) if sums else 0.0
         figures = {f"train_{name}": value for name, value in self.plan.model.finish(sums).items()} if seen else {}
@@ -148,6 +154,20 @@ class FederatedTraining:
                 return replace(state, phase=Purpose.TEST)
             return self._watched(state)
         return replace(state, phase=Purpose.TRAIN)
+
+    def _aggregate(self, state: State, total: Partial, number: int) -> tuple[Tree, RoundFacts] | None:
+        """Return what the server is given; None where nobody took part, unless noise alone is a release too."""
+        algorithm, names, population = self.plan.algorithm, self.plan.data.names, len(self.plan.data)
+        if self.releases is None or not self.releases.central:
+            accepted = int(np.count_nonzero(total.rows.weights))
+            facts = RoundFacts(number, accepted, population)
+            return (settle(algorithm, total, names), facts) if len(total.rows) else None
+        value = total.total
+        if not tree.leaves(value):  # an update has the shape of what was broadcast
+            value = exact.zero(algorithm.server.broadcast(state.server))
+        expected = self.releases.expected(population)  # never who came: that would tell of them
+        noisy = replace(total, total=self.releases.release(number, value), weight=expected)
+        return settle(algorithm, noisy, names), RoundFacts(number, max(1, round(expected)), population)
 
     def _watched(self, state: State) -> State:
         if not state.rows:  # nobody took part, so nothing has changed
@@ -200,4 +220,17 @@ class FederatedTraining:
         for part in parts:
             if isinstance(part, Budgeted) and (reason := part.exhausted(state.round + 1)) is not None:
                 return f"budget: {reason}"
+        return self._begun(state.round + 1)
+
+    def _begun(self, number: int) -> str | None:
+        """Write down what the round will cost its clients, before it begins; return why it may not."""
+        if self.releases is not None:
+            reason = self.releases.begin(number, self.stop.rounds - number + 1)
+            return None if reason is None else f"budget: {reason}"
+        for step in self.plan.algorithm.channel:
+            if isinstance(step, Mechanism):
+                raise ConfigurationError(
+                    f"{step!r} needs secret keys and a ledger, and this run has neither: its noise could not be accounted. "
+                    "Run it with koinon.fit or koinon run, or give FederatedTraining its releases."
+                )
         return None

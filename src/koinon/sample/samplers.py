@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
 from koinon import keys
 from koinon.core.ranges import whole
 from koinon.errors import ConfigurationError
+from koinon.privacy.sampling import Bits, Participation, Sampling
 from koinon.tree import Array
+
+_COINS = 2**32
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,18 @@ class All:
     def cohort(self, population: int, key: Array) -> Array:
         """Return all positions."""
         return np.arange(population, dtype=np.int64)
+
+    def choose(self, population: int, bits: Bits) -> Array:
+        """Return all positions."""
+        return np.arange(population, dtype=np.int64)
+
+    def participation(self, population: int) -> Participation:
+        """Return that nothing is drawn."""
+        return Participation(Sampling.EVERYBODY, 1.0)
+
+    def expected(self, population: int) -> float:
+        """Return the population."""
+        return float(population)
 
     def largest(self, population: int) -> int:
         """Return the population."""
@@ -36,20 +53,36 @@ class Uniform:
 
     def cohort(self, population: int, key: Array) -> Array:
         """Return ``size`` distinct positions; costs O(size) unless a quarter of all are asked for."""
+        if self._dense(population):
+            return self.choose(population, lambda words: keys.bits(key, words))
+        turns = count()
+        return self.choose(population, lambda words: keys.bits(keys.fold(key, next(turns)), words))
+
+    def choose(self, population: int, bits: Bits) -> Array:
+        """Return ``size`` distinct positions."""
         self.largest(population)
-        if self.size * 4 > population:
-            order = np.argsort(keys.bits(key, population), kind="stable")
+        if self._dense(population):
+            order = np.argsort(bits(population), kind="stable")
             return np.sort(order[: self.size]).astype(np.int64)
         # Draw with replacement and keep the first of each: what remains is uniform without replacement.
         drawn = np.empty(0, np.int64)
-        turn = 0
         while True:
-            fresh = keys.bits(keys.fold(key, turn), 2 * self.size).astype(np.uint64)
+            fresh = bits(2 * self.size).astype(np.uint64)
             drawn = np.concatenate([drawn, ((fresh * np.uint64(population)) >> np.uint64(32)).astype(np.int64)])
             found, first = np.unique(drawn, return_index=True)
             if len(found) >= self.size:
                 return np.sort(found[np.argsort(first)[: self.size]])
-            turn += 1
+
+    def _dense(self, population: int) -> bool:
+        return self.size * 4 > population
+
+    def participation(self, population: int) -> Participation:
+        """Return that the size is fixed."""
+        return Participation(Sampling.FIXED_SIZE, self.size / population)
+
+    def expected(self, population: int) -> float:
+        """Return the size."""
+        return float(self.size)
 
     def largest(self, population: int) -> int:
         """Return ``size``, or refuse a cohort larger than the population."""
@@ -76,7 +109,19 @@ class Poisson:
 
     def cohort(self, population: int, key: Array) -> Array:
         """Return the clients whose coin fell."""
-        return np.nonzero(keys.bits(key, population) < self.rate * 2.0**32)[0].astype(np.int64)
+        return self.choose(population, lambda words: keys.bits(key, words))
+
+    def choose(self, population: int, bits: Bits) -> Array:
+        """Return the clients whose coin fell."""
+        return np.nonzero(bits(population) < self.rate * _COINS)[0].astype(np.int64)
+
+    def participation(self, population: int) -> Participation:
+        """Return the coin's own probability, which has 32 bits and is never below ``rate``."""
+        return Participation(Sampling.POISSON, math.ceil(self.rate * _COINS) / _COINS)
+
+    def expected(self, population: int) -> float:
+        """Return ``rate`` times the population."""
+        return self.rate * population
 
     def largest(self, population: int) -> int:
         """Return the population: every coin may fall."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,14 @@ from koinon.tree import Array, Tree
 
 FORMAT = 1
 JOURNAL = "journal.sqlite"
+LEDGER = "privacy-ledger.jsonl"
 _SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rounds (number INTEGER PRIMARY KEY, record TEXT, server TEXT NOT NULL, best TEXT, watch TEXT NOT NULL);
 CREATE TABLE states (client INTEGER PRIMARY KEY, state BLOB NOT NULL);
 CREATE TABLE judged (client TEXT PRIMARY KEY, figures TEXT NOT NULL) WITHOUT ROWID;
 """
+_SECRETS = "CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,18 @@ class RunDirectory:
             rows = self._database.execute("SELECT name, value FROM about").fetchall()
         return {name: json.loads(value) for name, value in rows}
 
+    def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Return a secret of the run, made when it is first asked for and on the disk before it is used.
+
+        The journal is then for its owner's eyes only: who has the secrets of a private run can undo its noise.
+        """
+        os.chmod(self.folder / JOURNAL, 0o600)
+        with _speaking(self.folder), self._transaction() as database:
+            database.execute(_SECRETS)  # earlier releases of this format had no such table
+            database.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, make()))
+            row = database.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0])
+
     def close(self) -> None:
         """Give the directory free. Safe to call twice."""
         self._database.close()
@@ -197,7 +211,7 @@ def _locked(folder: Path) -> int:
     return lock(folder)
 
 
-_OWN = frozenset({JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "blobs", "lock", "report.html"})
+_OWN = frozenset({JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", LEDGER, "blobs", "lock", "report.html"})
 
 
 def _database(folder: Path) -> sqlite3.Connection:

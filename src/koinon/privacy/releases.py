@@ -1,0 +1,110 @@
+"""The one door through which a run's private sums leave: no release without its entry in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from koinon.core.algorithm import Algorithm
+from koinon.core.execution import Plan
+from koinon.errors import ConfigurationError
+from koinon.privacy.accountant import composed, require, rounds_within
+from koinon.privacy.budget import PrivacyBudget, usual_delta
+from koinon.privacy.ledger import Entry, Ledger, Scope, Spent
+from koinon.privacy.mechanism import CentralMechanism, Mechanism
+from koinon.privacy.random_bits import PrivacyKeys, RandomStream
+from koinon.privacy.sampling import AccountedSampler
+from koinon.privacy.statement import Accounted, PrivacyStatement, accounted, statement
+from koinon.tree import Array, Tree
+
+
+def releases(
+    plan: Plan, keys: Callable[[], PrivacyKeys], budget: PrivacyBudget | None, ledger: Path | None
+) -> Releases | None:
+    """Return the door of a run whose algorithm has been checked; None where no step of its channel adds noise.
+
+    ``ledger`` is where entries go if the budget names no ledger; None is memory, for a run that nobody keeps.
+    Raises StoreError for a ledger of something else, UnsupportedError without ``koinon[privacy]``, ConfigurationError
+    for a budget of a run that has nothing to count.
+    """
+    own = accounted(plan.algorithm, len(plan.data))
+    if own is None:
+        if budget is not None:
+            raise ConfigurationError(
+                f"{budget!r} was asked for, but no step of the channel adds noise that can be counted, so there is "
+                "nothing to keep within it. Add Clip and GaussianNoise to the channel, or drop the budget."
+            )
+        return None
+    require()
+    path = ledger if budget is None or budget.ledger is None else Path(budget.ledger)
+    book = Ledger(path, Scope(plan.data.fingerprint(), own.event.adjacency))
+    book.refresh()
+    return Releases(plan.algorithm, own, keys(), book, budget)
+
+
+class Releases:
+    """A run's noise, its secret draws, and what they cost. One object for the whole run, whoever drives it."""
+
+    def __init__(
+        self, algorithm: Algorithm, own: Accounted, keys: PrivacyKeys, ledger: Ledger, budget: PrivacyBudget | None
+    ) -> None:
+        self._own, self._keys, self._ledger, self._budget = own, keys, ledger, budget
+        self._sampler = algorithm.sampler
+        place = next(i for i, step in enumerate(algorithm.channel) if isinstance(step, Mechanism))
+        self._bound = algorithm.wires()[place][1].l2_bound  # the facts as that step finds them
+        self._written: set[int] = set()
+        self._room: tuple[Spent, int] = ({}, 0)  # what was spent when it was counted, and how many rounds may follow
+
+    @property
+    def central(self) -> bool:
+        """Whether it is the server that adds the noise."""
+        return isinstance(self._own.mechanism, CentralMechanism)
+
+    def expected(self, population: int) -> float:
+        """Return what a sum is divided by: the cohort's expected size, which no client can change."""
+        assert isinstance(self._sampler, AccountedSampler), "the algorithm's check refuses every other"
+        return self._sampler.expected(population)
+
+    def cohort(self, population: int, round: int) -> Array:
+        """Return a round's clients, drawn with the run's secret key."""
+        assert isinstance(self._sampler, AccountedSampler), "the algorithm's check refuses every other"
+        return self._sampler.choose(population, RandomStream(self._keys.cohort, round).bits)
+
+    def begin(self, round: int, planned: int) -> str | None:
+        """Write a round down before it begins, and return None; or return why it would exceed the budget.
+
+        ``planned`` is how many rounds are to come at most, this one included.
+        """
+        entry = Entry(self._keys.run, round, self._own.event, self._keys.secret)
+        reason = self._ledger.spend(entry, lambda spent: self._refusal(spent, planned))
+        if reason is None:
+            self._written.add(round)
+        return reason
+
+    def release(self, round: int, total: Tree) -> Tree:
+        """Return a round's exact total with its noise. The round has begun, so it is in the ledger."""
+        assert round in self._written, "a release without an entry in the ledger"
+        assert isinstance(self._own.mechanism, CentralMechanism), "only a central mechanism has a release"
+        assert self._bound is not None, "the algorithm's check refuses noise without a bound"
+        return self._own.mechanism.release(total, self._bound, RandomStream(self._keys.noise, round).normals)
+
+    def statement(self, population: int) -> PrivacyStatement:
+        """Return what may be claimed of everything in the ledger so far."""
+        delta = usual_delta(population) if self._budget is None else self._budget.delta
+        return statement(self._own, 0, delta, secret=self._ledger.secret, before=self._ledger.spent)
+
+    def _refusal(self, spent: Spent, planned: int) -> str | None:
+        if self._budget is None:
+            return None
+        base, room = self._room
+        since = sum(spent.values()) - sum(base.values())
+        if since >= room or {**base, self._own.event: base.get(self._own.event, 0) + since} != spent:
+            room = rounds_within(spent, self._own.event, self._budget.epsilon, self._budget.delta, max(1, planned))
+            self._room = (spent, room)
+        if room:
+            return None
+        after = composed({**spent, self._own.event: spent.get(self._own.event, 0) + 1}, self._budget.delta)
+        return (
+            f"one more round would bring epsilon to {after:.4g} at delta {self._budget.delta:.3g}; "
+            f"the budget is {self._budget.epsilon:g}"
+        )
