@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     HOLD_OUT = 8
     JUDGES = 9
     RESERVE = 10
+    GROUPS = 11
 
 
 def threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:

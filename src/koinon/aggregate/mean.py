@@ -16,6 +16,10 @@ class Mean:
 
     needs: ClassVar[Needs] = Needs.SUM
 
+    def values(self, cohort: int) -> int:
+        """Return 1: any number of clients has one sum."""
+        return 1
+
     def finish(self, total: Tree, weight: int) -> Tree:
         """Return the mean in float64."""
         return exact.mean(total, weight)

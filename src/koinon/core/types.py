@@ -56,13 +56,15 @@ class Tasks:
     clients: Array  # int64 [n]: positions in the dataset
     keys: Array  # uint32 [n, 2]
     learning_rates: Array  # float32 [n]
+    groups: Array | None = None  # int64 [n]: whose updates are added up together, where there are groups
 
     def __len__(self) -> int:
         return len(self.clients)
 
     def take(self, chosen: Array) -> Tasks:
         """Return the tasks at the positions ``chosen``."""
-        return Tasks(self.clients[chosen], self.keys[chosen], self.learning_rates[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        return Tasks(self.clients[chosen], self.keys[chosen], self.learning_rates[chosen], groups)
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,11 @@ class Rows:
 class Partial:
     """What an engine returns for a chunk, and a runtime for a whole round."""
 
-    total: Tree  # int64: exact sum of weight * update
-    weight: int  # exact sum of weights
+    total: Tree  # int64: exact sum of weight * update, [groups, ...] where there are groups; {} if each is kept
+    weight: Any  # exact sum of weights, int64 [groups] where there are groups
     rows: Rows
     states: Tree = field(default_factory=dict)  # new client states, stacked [n, ...] in row order; {} if none
+    each: Tree = field(default_factory=dict)  # float32 [n, ...] updates in row order, 0 where refused; {} if not needed
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ import numpy as np
 from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
-from koinon.core.protocols import Dataset, Model
+from koinon.core.protocols import Aggregator, Dataset, Model, Needs
 from koinon.core.types import Batch, Job, Metrics, Partial, Payload, Purpose, Rows, Task, Tasks
 from koinon.engines.record import join, split
 from koinon.engines.reference import task_parts
 from koinon.errors import ModelError, UnsupportedError
 from koinon.round.batches import Batches, batch_size, cut, step_counts
 from koinon.round.client import decode, dispatch, initial_state, step_key
+from koinon.round.settle import grouped, kept_rows, partial_of
 from koinon.tree import Array, Tree
 
 
@@ -53,14 +54,15 @@ class JaxEngine:
 
     def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Compute every task of the job."""
+        algorithm, data = task_parts(plan, job)
+        job = grouped(algorithm.aggregator, job)
         program, arguments = self._prepared(plan, job, states)
         out = program(*arguments, len(job.tasks))
         if job.following is not None:  # the program is still running: cut the next round's batches beside it
             tasks = job.following()
-            algorithm, data = task_parts(plan, job)
             self._ahead = tasks, cut(algorithm.work.passes(), data, job.purpose, tasks)
         total, columns, kept = jax.tree.map(np.asarray, out)
-        return _partial(job, total, columns, kept, program.metrics)
+        return _partial(algorithm.aggregator, job, total, columns, kept, program.metrics)
 
     def send(self, plan: Plan, job: Job, states: Tree) -> tuple[Payload, Tree]:
         """Compute the one task of the job."""
@@ -82,16 +84,18 @@ class JaxEngine:
             states = initial_state(algorithm, job.broadcast)
             states = {} if tree.leaves(states) and not len(job.tasks) else states
         batches = self._cut(algorithm, data, job.purpose, job.tasks)
-        key = (id(plan.model), skeleton, job.purpose)
-        capacity = self._grow((*key, id(data)), algorithm, data, job, batches)
+        one = (id(plan.model), skeleton, job.purpose)
+        capacity = self._grow((*one, id(data)), algorithm, data, job, batches)
+        rows = _capacity_rows(algorithm.aggregator, job, capacity[0])
+        key = (*one, algorithm.aggregator.needs, rows)
         if key not in self._programs:
-            self._programs[key] = _Program(algorithm, plan.model, job.purpose)
+            self._programs[key] = _Program(algorithm, plan.model, rows)
         index = _index(job, batches, capacity)
         return self._programs[key], (floats, job.broadcast, self._device(data), index, _stack(states, capacity[0]))
 
     def _cut(self, algorithm: Algorithm, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batches:
         """Return the batches, which may have been cut already."""
-        if self._ahead is not None and self._ahead[0] is tasks:
+        if self._ahead is not None and self._ahead[0].keys is tasks.keys:
             return self._ahead[1]
         return cut(algorithm.work.passes(), data, purpose, tasks)
 
@@ -126,8 +130,8 @@ class JaxEngine:
 class _Program:
     """The compiled functions of one algorithm skeleton and model."""
 
-    def __init__(self, algorithm: Algorithm, model: Model, purpose: Purpose) -> None:
-        self._algorithm, self._model, self._purpose = algorithm, model, purpose
+    def __init__(self, algorithm: Algorithm, model: Model, rows: int | None) -> None:
+        self._algorithm, self._model, self._rows = algorithm, model, rows
         self._stepwise: bool | None = None
         self._shapes: _Shapes | None = None
         self._loop = jax.jit(self._cohort, donate_argnums=4)
@@ -230,7 +234,7 @@ class _Program:
     def _end_client(
         self, floats: Tree, broadcast: Tree, index: dict[str, Array], i: Array, carry: Any, room: Any
     ) -> Any:
-        total, columns, kept = room
+        room, columns, kept = room
         with jax.enable_x64(False):
             task = _task(index, i)
             state = tree.map(lambda x: x[i], kept)
@@ -243,14 +247,24 @@ class _Program:
             row = _pack(jnp.where(good, weight, 0), verdicts, sent.metrics)
             columns = tree.map(lambda column, value: _put(column, value, i), columns, row)
             new = tree.map(lambda table, old, x: _put(table, jnp.where(good, x, old), i), kept, state, new)
-        total = tree.map(lambda t, x: t + jnp.where(good, exact.convert(x, weight), 0), total, value)
-        return total, columns, new
+        return self._absorbed(room, value, weight, good, i, index["groups"][i]), columns, new
+
+    def _absorbed(self, room: Tree, value: Tree, weight: Array, good: Array, i: Array, group: Array) -> Tree:
+        """Return the room with one update taken in, if it is a good one."""
+        if self._algorithm.aggregator.needs is Needs.EACH:
+            return tree.map(lambda rows, x: _put(rows, jnp.where(good, x, 0).astype(rows.dtype), i), room, value)
+        added = tree.map(lambda x: jnp.where(good, exact.convert(x, weight), 0), value)
+        if self._rows is None:
+            return tree.add(room, added)
+        return tree.map(lambda rows, x: _put(rows, _row(rows, group) + x, group), room, added)
 
     def _room(self, index: dict[str, Array], states: Tree) -> Any:
-        """Return the empty total, the empty columns and the states as they come."""
+        """Return the empty room for updates, the empty columns and the states as they come."""
         assert self._shapes is not None, "the shapes are found before the first run"
         clients = index["starts"].shape[0]
-        total = tree.map(lambda s: jnp.zeros(s.shape, jnp.int64), self._shapes.value)
+        kind = jnp.float32 if self._algorithm.aggregator.needs is Needs.EACH else jnp.int64
+        first = () if self._rows is None else (self._rows,)
+        total = tree.map(lambda s: jnp.zeros((*first, *s.shape), kind), self._shapes.value)
         metrics = self._shapes.metrics
         scalars = 1 + len(tree.leaves(total)) + sum(s.shape == () for s in metrics.values())
         columns = {"scalars": jnp.zeros((clients, scalars), jnp.float32)}
@@ -295,6 +309,7 @@ def _batch(data: Tree, index: dict[str, Array], i: Array, row: Array, j: Array) 
 def _index(job: Job, batches: Batches, capacity: tuple[int, int]) -> dict[str, Array]:
     """Return the cohort's index arrays, padded to their capacity: padding costs nothing and is not computed."""
     clients, steps = capacity
+    groups = job.tasks.groups
     return {
         "rows": _pad(batches.rows, steps),
         "valid": _pad(batches.valid, steps),
@@ -303,6 +318,7 @@ def _index(job: Job, batches: Batches, capacity: tuple[int, int]) -> dict[str, A
         "examples": _pad(batches.examples.astype(np.float32), clients),
         "keys": _pad(job.tasks.keys, clients),
         "rates": _pad(job.tasks.learning_rates, clients),
+        "groups": np.zeros(clients, np.int32) if groups is None else _pad(groups.astype(np.int32), clients),
         "count": np.int32(len(job.tasks)),
         "cohort": np.float32(job.cohort),
     }
@@ -322,6 +338,17 @@ def _stack(states: Tree, clients: int) -> Tree:
 def _put(column: Array, value: Array, i: Array) -> Array:
     """Return the column with one row set. (``.at[i].set`` would check the bounds with kernels of its own.)"""
     return jax.lax.dynamic_update_index_in_dim(column, value, i, 0)
+
+
+def _row(rows: Array, i: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(rows, i, 0, keepdims=False)
+
+
+def _capacity_rows(aggregator: Aggregator, job: Job, clients: int) -> int | None:
+    """Return how many rows the room for updates has at a capacity of so many clients; None for one sum."""
+    if aggregator.needs is Needs.GROUPS:
+        return aggregator.values(max(job.cohort, clients)) if job.cohort else 1
+    return clients if aggregator.needs is Needs.EACH else None
 
 
 def _pack(weight: Array, verdicts: Sequence[Array], metrics: Metrics) -> dict[str, Array]:
@@ -344,11 +371,15 @@ def _unpack(columns: dict[str, Array], shapes: Tree, leaves: int, count: int) ->
     return scalars[:, 0], scalars[:, 1 : 1 + leaves] > 0, metrics
 
 
-def _partial(job: Job, total: Tree, columns: dict[str, Any], states: Tree, shapes: Tree) -> Partial:
-    count, leaves = len(job.tasks), len(tree.leaves(total))
+def _partial(
+    aggregator: Aggregator, job: Job, room: Tree, columns: dict[str, Any], states: Tree, shapes: Tree
+) -> Partial:
+    count, leaves = len(job.tasks), len(tree.leaves(room))
     weights, accepted, metrics = _unpack(columns, shapes, leaves, count)
-    rows = Rows(np.asarray(job.tasks.clients), weights, metrics, accepted, tree.names(total) if leaves else ())
-    return Partial(total, int(weights.astype(np.int64).sum()), rows, tree.map(lambda x: x[:count], states))
+    rows = Rows(np.asarray(job.tasks.clients), weights, metrics, accepted, tree.names(room) if leaves else ())
+    size = kept_rows(aggregator, job)
+    kept = room if size is None else tree.map(lambda x: x[:size], room)
+    return partial_of(aggregator, job, kept, rows, tree.map(lambda x: x[:count], states))
 
 
 def _same_carry(before: Any, after: Any) -> None:

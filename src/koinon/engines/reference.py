@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from koinon import exact, tree
+from koinon import tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
-from koinon.core.protocols import Dataset
+from koinon.core.protocols import Aggregator, Dataset
 from koinon.core.types import Batch, Job, Metrics, Partial, Payload, Purpose, Rows, Task
 from koinon.errors import ClientError, KoinonError
 from koinon.round.batches import Batches, cut
 from koinon.round.client import Step, client_round, decode, initial_state, step_key
 from koinon.round.evaluation import EVALUATION
-from koinon.round.settle import absorb
+from koinon.round.settle import Room, grouped, partial_of
 from koinon.tree import Array, Tree
 
 
@@ -38,7 +38,8 @@ class ReferenceEngine:
         algorithm, data = task_parts(plan, job)
         batches = cut(algorithm.work.passes(), data, job.purpose, job.tasks)
         broadcast = tree.to_numpy(job.broadcast)
-        total: Tree = None
+        job = grouped(algorithm.aggregator, job)
+        room: Room | None = None
         replies: list[Payload] = []
         verdicts: list[Array] = []
         kept: list[Tree] = []
@@ -46,12 +47,12 @@ class ReferenceEngine:
             state = _state(algorithm, job, broadcast, states, i)
             sent, new = _one(plan, job, batches, i, broadcast, state)
             reply = _decoded(algorithm, job, i, sent)
-            total = exact.zero(reply.value) if total is None else total
-            verdict = absorb(total, reply.value, float(reply.weight), job.cohort)
+            room = Room(algorithm.aggregator, job, reply.value) if room is None else room
+            verdict = room.absorb(i, reply.value, float(reply.weight))
             replies.append(reply)
             verdicts.append(verdict)
             kept.append(tree.to_numpy(new) if verdict.all() else state)
-        return _partial(job, total, replies, verdicts, kept)
+        return _partial(algorithm.aggregator, job, {} if room is None else room.kept, replies, verdicts, kept)
 
     def send(self, plan: Plan, job: Job, states: Tree) -> tuple[Payload, Tree]:
         """Compute the one task of the job."""
@@ -117,7 +118,9 @@ def batch_of(data: Dataset, batches: Batches, i: int, j: int, key: Array) -> Bat
     return Batch(x, y, mask, step_key(key, j))
 
 
-def _partial(job: Job, total: Tree, replies: list[Payload], verdicts: list[Array], kept: list[Tree]) -> Partial:
+def _partial(
+    aggregator: Aggregator, job: Job, room: Tree, replies: list[Payload], verdicts: list[Array], kept: list[Tree]
+) -> Partial:
     weights = np.array(
         [float(r.weight) if v.all() else 0.0 for r, v in zip(replies, verdicts, strict=True)], np.float32
     )
@@ -127,8 +130,8 @@ def _partial(job: Job, total: Tree, replies: list[Payload], verdicts: list[Array
         name: np.stack([np.asarray(r.metrics.get(name, np.zeros_like(shapes[name])), np.float32) for r in replies])
         for name in names
     }
-    leaves = tree.names(total) if total is not None and tree.leaves(total) else ()
+    leaves = tree.names(room) if tree.leaves(room) else ()
     accepted = np.stack(verdicts) if verdicts else np.ones((0, len(leaves)), bool)
     rows = Rows(np.asarray(job.tasks.clients), weights, metrics, accepted, leaves)
     states = tree.map(lambda *x: np.stack(x), *kept) if kept else {}
-    return Partial({} if total is None else total, int(weights.astype(np.int64).sum()), rows, states)
+    return partial_of(aggregator, job, room, rows, states)

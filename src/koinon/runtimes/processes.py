@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from koinon import tree
+from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
 from koinon.core.protocols import Offers
 from koinon.core.types import Job, Partial, Purpose, Variables
@@ -28,7 +29,7 @@ from koinon.engines.catalogue import ENGINES
 from koinon.errors import ConfigurationError, KoinonError, WorkerError
 from koinon.round.batches import step_counts
 from koinon.round.evaluation import EVALUATION
-from koinon.round.settle import merge
+from koinon.round.settle import grouped, merge
 from koinon.runtimes.environment import settings
 from koinon.runtimes.parcel import Parcel, receive, send
 from koinon.runtimes.worker import Begin, Compute, Failed, Forget, Prepare
@@ -44,7 +45,7 @@ class Processes:
     dies is replaced once per round and its chunk computed again: nothing of it had been added.
     """
 
-    offers = frozenset({Offers.CLIENT_STATE, Offers.COMPILED})
+    offers = frozenset({Offers.CLIENT_STATE, Offers.COMPILED, Offers.APART})
 
     def __init__(self, workers: int | None = None, engine: str = "jax", *, seconds: float = 3600.0) -> None:
         count = cores() if workers is None else workers
@@ -74,6 +75,7 @@ class Processes:
     def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Return the round's total; every chunk's integers are added in chunk order."""
         number = self._number(plan)
+        job = grouped(_algorithm(plan, job).aggregator, job)
         steps = _steps(plan, job)
         work = max(1.0, float(steps.sum()))
         first = (number, job.purpose) not in self._pace
@@ -291,9 +293,12 @@ def _has_descriptor(stream: Any) -> bool:
 def _steps(plan: Plan, job: Job) -> Array:
     data = plan.test if job.purpose is Purpose.TEST else plan.data
     assert data is not None, "a job to test without test data"
-    algorithm = plan.algorithm if job.purpose is Purpose.TRAIN else EVALUATION
     _, counts = data.span(job.tasks.clients, held_out=job.purpose is Purpose.EVALUATE)
-    return step_counts(algorithm.work.passes(), counts)
+    return step_counts(_algorithm(plan, job).work.passes(), counts)
+
+
+def _algorithm(plan: Plan, job: Job) -> Algorithm:
+    return plan.algorithm if job.purpose is Purpose.TRAIN else EVALUATION
 
 
 def _chunks(steps: Array, workers: int) -> list[Array]:
