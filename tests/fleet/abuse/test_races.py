@@ -1,13 +1,18 @@
 """A client that says something else while its commit is being checked gains nothing by it."""
 
+import http.client
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import bare
 import numpy as np
 import pytest
+from scene import Scene
 
 import koinon as kn
 from koinon.core.types import Purpose
@@ -146,3 +151,31 @@ def test_another_weight_committed_during_the_check(run: Run) -> None:
     assert refused.value.status in (409, 410)
     run.thread.join(10)
     assert [part.weight for part in run.settled[0].received] == [9]
+
+
+def test_a_client_that_is_revoked_while_it_joins_stays_out(run: Run) -> None:
+    run.run.revoke("c-2")
+    with pytest.raises(Refusal) as refused:
+        run.run.join(Member("c-2", "nice", 4, 0))
+    assert (refused.value.status, refused.value.code) == (403, "revoked")
+    assert "c-2" not in run.run.members and "c-2" not in run.run.snapshot()[0].present
+
+
+def test_a_join_whose_body_comes_after_the_revocation(own_stage: Scene) -> None:
+    late = bare.Party(own_stage.fleet.url, "paris", bare.Key("ed25519"))
+    assert [late.enrol(own_stage.fleet.invite("paris")).status, late.begin().status] == [200, 200]
+    said = {"app": own_stage.run["app"], "train_examples": 8, "held_out_examples": 0, "codecs": [], "versions": {}}
+    body, place = json.dumps(said).encode(), urlsplit(late.url)
+    line = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
+    line.putrequest("POST", f"/v1/runs/{own_stage.key}/join")
+    for name, value in {"Authorization": f"Bearer {late.token}", "Content-Length": str(len(body))}.items():
+        line.putheader(name, value)
+    line.endheaders(body[:9])
+    time.sleep(0.3)  # the session was looked at when the head came
+    own_stage.revoke(late)
+    line.send(body[9:])
+    answer = line.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]["code"]) == (403, "revoked")
+    line.close()
+    assert "paris" not in [client["name"] for client in own_stage.state()["clients"]]
+    assert own_stage.goes_on()

@@ -144,7 +144,7 @@ class Access:
             if ends <= now or challenge in self._answered or known is None:
                 raise Refusal(403, "challenge", "The challenge is not this client's, was used or is too old. Ask anew.")
             if known.revoked:
-                raise Refusal(403, "revoked", "This client was revoked by the coordinator's operator.")
+                raise revoked()
             if not known.key.signed(signature, signed_text("session", client, challenge)):
                 raise Refusal(403, "signature", "The challenge is not signed by this client's key.")
             self._answered = {old: end for old, end in self._answered.items() if end > now} | {challenge: ends}
@@ -186,7 +186,7 @@ class Access:
     def still(self, client: str) -> None:
         """Raise Refusal if a client was revoked while it waited."""
         if self._clients[client].revoked:
-            raise Refusal(403, "revoked", "This client was revoked by the coordinator's operator.")
+            raise revoked()
 
     def _check_free(self, name: str) -> None:
         if any(known.name == name and not known.revoked for known in self._clients.values()):
@@ -204,6 +204,11 @@ class ClientKeys(dict[str, PublicKey]):
 
     def __missing__(self, client: str) -> PublicKey:
         return self._access.client(client).key
+
+
+def revoked() -> Refusal:
+    """Return the refusal of a client that may no longer take part."""
+    return Refusal(403, "revoked", "This client was revoked by the coordinator's operator.")
 
 
 def _client(row: sa.Row[tuple[str, ...]]) -> Client:

@@ -17,6 +17,7 @@ from koinon.core.algorithm import Synchronous
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
 from koinon.fleet.coordinator import machine
+from koinon.fleet.coordinator.access import revoked
 from koinon.fleet.coordinator.figures import Book
 from koinon.fleet.coordinator.ledger import Committed, Ledger, StageRow
 from koinon.fleet.coordinator.machine import Standing
@@ -61,8 +62,10 @@ class FleetRun:
         self._wake = wake
 
     def join(self, member: Member) -> None:
-        """Take a client in, or back."""
+        """Take a client in, or back. Raises Refusal for one that was revoked while it asked."""
         with self._changed:
+            if member.client in self._state.revoked:
+                raise revoked()
             position = self.members.add(member)
             self.ledger.join(member, position, self.outcomes.setdefault(member.client, (0, False)))
             self.figures.heard(member.client)
@@ -166,7 +169,7 @@ class FleetRun:
             self._handle(machine.Failed(client, reason))
 
     def revoke(self, client: str) -> None:
-        """Take a client out."""
+        """Take a client out, also one that has not joined: it may be about to."""
         with self._changed:
             self._handle(machine.Revoked(client))
             self._tell([client])

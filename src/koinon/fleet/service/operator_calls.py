@@ -81,8 +81,7 @@ class _Calls:
         client = request.path_params["client"]
         await asyncio.to_thread(self._house.access.revoke, client)
         for served in self._house.runs.values():
-            if client in served.run.members:
-                await asyncio.to_thread(served.run.revoke, client)
+            await asyncio.to_thread(served.run.revoke, client)
         self._house.waiting.wake([EVENTS])
         return Response(status_code=204)
 
