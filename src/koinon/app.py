@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from koinon.aggregate.mean import Mean
 from koinon.algorithms.fedavg import fedavg
 from koinon.core.algorithm import Algorithm
 from koinon.core.events import Checkpoint, Listener, RoundFinished, RunFinished, RunStarted
@@ -21,14 +22,13 @@ from koinon.errors import ConfigurationError
 from koinon.identity import identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
-from koinon.privacy.budget import PrivacyBudget, usual_delta
-from koinon.privacy.ledger import Ledger, Scope
+from koinon.privacy.budget import PrivacyBudget
 from koinon.privacy.random_bits import PrivacyKeys
 from koinon.privacy.releases import Releases, releases
-from koinon.privacy.statement import PrivacyStatement, accounted, statement
 from koinon.report.tracking.sink import Sink, new_run
 from koinon.round.driver import Outcome, Surroundings, drive, resumed
 from koinon.round.evaluation import client_figures
+from koinon.round.settle import ready
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation, FederatedTraining
 from koinon.run import Run
@@ -119,7 +119,7 @@ def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None, da
     if isinstance(model, OwnLoopModel):
         algorithm = model.fitted(algorithm)
     if everybody:
-        algorithm.sampler.largest(len(data))
+        ready(algorithm, data.names)
     if len(data):
         model.check(data)
     if test is not None:
@@ -271,7 +271,7 @@ def of_clients(whole: Resolved, data: FederatedDataset, name: str) -> Resolved:
     A model that one party trains alone, or that nobody could train, is not sent to anybody: no step adds noise.
     """
     channel = tuple(step for step in whole.plan.algorithm.channel if not isinstance(step, Private))
-    algorithm = replace(whole.plan.algorithm, sampler=All(), name=name, channel=channel)
+    algorithm = replace(whole.plan.algorithm, aggregator=Mean(), sampler=All(), name=name, channel=channel)
     return replace(whole, plan=replace(whole.plan, algorithm=algorithm, data=data), privacy=None)
 
 
@@ -336,20 +336,6 @@ def _releases(resolved: Resolved, runtime: Runtime, directory: RunDirectory | No
         return new if directory is None else PrivacyKeys.from_bytes(directory.secret("privacy keys", new.to_bytes))
 
     return releases(plan, keys, resolved.privacy, None if directory is None else directory.folder / LEDGER)
-
-
-def planned_statement(resolved: Resolved) -> PrivacyStatement | None:
-    """Return what all the rounds of a checked app would promise, beside what its budget's ledger holds; spend nothing."""
-    own = accounted(resolved.plan.algorithm, len(resolved.plan.data))
-    if own is None:
-        return None
-    budget, secret = resolved.privacy, not resolved.privacy_test_mode
-    delta = usual_delta(len(resolved.plan.data)) if budget is None else budget.delta
-    if budget is None or budget.ledger is None:
-        return statement(own, resolved.stop.rounds, delta, secret=secret)
-    ledger = Ledger(Path(budget.ledger), Scope(resolved.plan.data.fingerprint(), own.event.adjacency))
-    ledger.refresh()
-    return statement(own, resolved.stop.rounds, delta, secret=secret and ledger.secret, before=ledger.spent)
 
 
 def _run(directory: RunDirectory | None) -> str:

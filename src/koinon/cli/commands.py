@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from koinon import keys, tree
-from koinon.app import Resolved, execute, planned_statement, resolve, watching
+from koinon.app import Resolved, execute, resolve, watching
 from koinon.cli.app_file import AppFileError, change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.wire import Wire
-from koinon.privacy.statement import PrivacyStatement
+from koinon.privacy.forecast import forecast
 from koinon.report.figures import number
 from koinon.report.history import History
 from koinon.report.summary import RunSummary, client_rows
@@ -62,7 +62,7 @@ def check_app(app_file: Path, changes: Sequence[str], *, as_json: bool) -> None:
         sees = "the server sees the sum only" if step["opaque_by"] else "the server sees each update"
         say(f"  {step['step']:<{width}}  {step['bytes']:>12,} bytes  {step['domain']}, {bound}; {sees}")
     say(f"server memory for a round: {facts['server_bytes']:,} bytes")
-    for line in facts["privacy"]:
+    for line in (facts["privacy"], *facts["conditions"]):
         say(f"privacy: {line}")
 
 
@@ -124,7 +124,7 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         variables = with_runtime.initial(plan, keys.fold(keys.root(resolved.seed), keys.Purpose.INITIAL.value))
     finally:
         with_runtime.close()
-    planned = planned_statement(resolved)
+    ahead = forecast(plan, resolved.stop.rounds, resolved.privacy, secret=not resolved.privacy_test_mode)
     broadcast = plan.algorithm.server.broadcast(plan.algorithm.server.init(variables))
     sizes = {name: int(leaf.size) for name, leaf in tree.items(broadcast)}  # an update has the same shape
     largest = plan.algorithm.sampler.largest(len(plan.data))
@@ -140,9 +140,10 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         "parameters": tree.size({name: broadcast[name] for name in ("params", "state")}),
         "down_bytes": tree.size_bytes(broadcast),
         "wire": steps,
-        "server_bytes": 8 * sum(sizes.values()) + tree.size_bytes(broadcast),
-        "privacy": _privacy(plan.algorithm.wires()[-1][1], planned),
-        "statement": None if planned is None else planned.to_json(),
+        "server_bytes": room_bytes(plan.algorithm.aggregator, largest, sum(sizes.values())) + tree.size_bytes(broadcast),
+        "privacy": _privacy(plan.algorithm.wires()[-1][1]) if ahead is None else ahead[0].sentence,
+        "conditions": [] if ahead is None else [*ahead[0].lines()[1:], *ahead[1]],
+        "statement": None if ahead is None else ahead[0].to_json(),
     }
 
 
@@ -157,13 +158,13 @@ def _wire(wire: Wire) -> dict[str, Any]:
     }
 
 
-def _privacy(wire: Wire, planned: PrivacyStatement | None) -> list[str]:
+def _privacy(wire: Wire) -> str:
     sees = (
         f"the server sees only sums ({wire.opaque_by})" if wire.opaque_by else "the server sees every client's update"
     )
-    if planned is not None:
-        return planned.lines()
     noise = (
-        f"no guarantee: nothing can account {wire.noise_by}" if wire.noise_by else "no differential privacy: no noise"
+        f"no guarantee: nothing can account {wire.noise_by}"
+        if wire.noise_by
+        else "no differential privacy: no noise is added"
     )
-    return [f"{sees}; {noise}. Records stay with their clients; updates can still tell something about them."]
+    return f"{sees}; {noise}. Records stay with their clients; updates can still tell something about them."

@@ -12,10 +12,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from koinon.errors import ConfigurationError, UnsupportedError
+from koinon.privacy.analytic import gaussian_epsilon
 from koinon.privacy.mechanism import Adjacency, Event
 
 _ORDERS = (*(1 + x / 10 for x in range(10, 100)), *range(11, 64), 80, 128, 256, 512, 1024)
 _TOLERANCE = 1e-4  # of a calibrated multiplier, relative
+_SMALLEST = 1e-2  # multiplier that is looked for
 
 
 def epsilon(*, noise_multiplier: float, rounds: int, delta: float, sampling_rate: float = 1.0) -> float:
@@ -46,20 +48,35 @@ def noise_multiplier(*, epsilon: float, rounds: int, delta: float, sampling_rate
     high = 1.0
     while spent(high, composed_renyi) > epsilon:
         high *= 2
-    low = high / 2 if high > 1 else 1e-2
-    while high / low > 1.05:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if spent(middle, composed_renyi) > epsilon else (low, middle)
-    while low > 1e-2 and spent(low, composed) <= epsilon:  # the loss distribution needs less noise
-        low, high = 0.9 * low, low
-    while high / low > 1 + _TOLERANCE:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if spent(middle, composed) > epsilon else (low, middle)
+    while high > _SMALLEST and spent(high / 2, composed_renyi) <= epsilon:
+        high /= 2
+    low, above = high / 2, spent(high / 2, composed)
+    while above <= epsilon:  # the loss distribution needs less noise
+        if low <= _SMALLEST:
+            return low
+        high, low = low, low / 2
+        above = spent(low, composed)
+    below = spent(high, composed)
+    while high / low > 1 + _TOLERANCE:  # epsilon is nearly a power of the multiplier
+        share = math.log(above / epsilon) / math.log(above / below) if math.isfinite(above) and below else 0.5
+        guess = low * (high / low) ** min(0.95, max(0.05, share))
+        for near in (guess * (1 + _TOLERANCE / 3), guess * (1 - _TOLERANCE / 3)):
+            if low < near < high:
+                found = spent(near, composed)
+                low, above = (near, found) if found > epsilon else (low, above)
+                high, below = (high, below) if found > epsilon else (near, found)
     return high
 
 
 def composed(events: Mapping[Event, int], delta: float) -> float:
-    """Return epsilon at ``delta`` of all ``events``, each as often as said, by loss distributions."""
+    """Return epsilon at ``delta`` of all ``events``, each as often as said.
+
+    By loss distributions; where nothing is sampled, by the formula of one Gaussian that all of them are together
+    (Dong, Roth and Su, "Gaussian Differential Privacy", 2022, corollary 3.3).
+    """
+    _check(events, delta)
+    if all(event.rate == 1 for event in events):
+        return gaussian_epsilon(sum(count / event.multiplier**2 for event, count in events.items()) ** 0.5, delta)
     accounting = _accounting()
     from dp_accounting.pld import PLDAccountant
 
@@ -68,6 +85,7 @@ def composed(events: Mapping[Event, int], delta: float) -> float:
 
 def composed_renyi(events: Mapping[Event, int], delta: float) -> float:
     """Return the same by Renyi divergences: never less than :func:`composed`, but for rounding."""
+    _check(events, delta)
     accounting = _accounting()
     from dp_accounting.rdp import RdpAccountant
 
@@ -103,11 +121,14 @@ def _whole(rounds: int) -> int:
     return rounds
 
 
-def _epsilon(accountant: Any, accounting: Any, events: Mapping[Event, int], delta: float) -> float:
+def _check(events: Mapping[Event, int], delta: float) -> None:
     if not 0 < delta < 1:
         raise ConfigurationError(f"delta must lie in (0, 1); found {delta!r}.")
     if len({event.adjacency for event in events}) > 1:
         raise ConfigurationError("Events of two adjacencies cannot be added up. Keep one ledger for each.")
+
+
+def _epsilon(accountant: Any, accounting: Any, events: Mapping[Event, int], delta: float) -> float:
     for event, count in events.items():
         # A multiplier is over the sensitivity under the event's own adjacency: to the accountant a plain Gaussian.
         gaussian = accounting.GaussianDpEvent(event.multiplier)

@@ -38,5 +38,18 @@ def gaussian_sigma(epsilon: float, delta: float) -> float:
     return high
 
 
+def gaussian_epsilon(mean: float, delta: float) -> float:
+    """Return the epsilon, rounded up, at ``delta`` of telling N(0, 1) from N(``mean``, 1)."""
+    if mean == 0 or gaussian_delta(1 / mean, 0.0) <= delta:
+        return 0.0
+    low, high = 0.0, 1.0
+    while gaussian_delta(1 / mean, high) > delta:
+        low, high = high, 2 * high
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if gaussian_delta(1 / mean, middle) > delta else (low, middle)
+    return high
+
+
 def _normal_cdf(x: float) -> float:
     return 0.5 * math.erfc(-x / math.sqrt(2))

@@ -1,0 +1,114 @@
+"""Noise is normal, of the size that was accounted, on the exact sum's grid, secret and the same after a crash."""
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from koinon import exact, keys, tree
+from koinon.channel.clip import Clip
+from koinon.channel.noise import GaussianNoise, sensitivity
+from koinon.core.types import Context
+from koinon.privacy.random_bits import PrivacyKeys, RandomStream
+from koinon.sample.samplers import All, Poisson, Uniform
+
+KEY = bytes(range(32))
+COUNT = 400_000
+
+
+def test_normals_are_normal() -> None:
+    drawn = RandomStream(KEY, 1).normals(COUNT)
+    assert stats.kstest(drawn, "norm").pvalue > 1e-3
+    assert abs(drawn.mean()) < 4.5 * COUNT**-0.5
+    assert abs(drawn.var() - 1) < 4.5 * (2 / COUNT) ** 0.5
+    assert abs((drawn**3).mean()) < 4.5 * (15 / COUNT) ** 0.5
+    assert abs((drawn**4).mean() - 3) < 4.5 * (96 / COUNT) ** 0.5
+    for level in (2.0, 3.0, 4.0):  # the tails, both of them
+        wanted = 2 * stats.norm.sf(level) * COUNT
+        assert abs((np.abs(drawn) > level).sum() - wanted) < 4.5 * wanted**0.5 + 1
+
+
+def test_normals_of_one_block_are_not_alike() -> None:
+    drawn = RandomStream(KEY, 1).normals(COUNT)
+    for lag in (1, 2, 1 << 15, 1 << 16):  # neighbours, the pairs of one radius, whole blocks
+        assert abs(np.corrcoef(drawn[:-lag], drawn[lag:])[0, 1]) < 4.5 * COUNT**-0.5
+        assert abs(np.corrcoef(drawn[:-lag] ** 2, drawn[lag:] ** 2)[0, 1]) < 4.5 * COUNT**-0.5
+
+
+def test_the_bits_are_those_of_the_cipher() -> None:
+    """AES-256 in counter mode, the round in the upper half of the counter (NIST SP 800-38A)."""
+    cipher = Cipher(algorithms.AES(KEY), modes.CTR((7).to_bytes(8, "big") + bytes(8))).encryptor()
+    assert RandomStream(KEY, 7).bits(100).tobytes() == cipher.update(bytes(400))
+
+
+@given(st.integers(1, 2**40), st.integers(0, 300))
+def test_a_stream_is_a_function_of_key_and_round(round: int, count: int) -> None:
+    assert len(RandomStream(KEY, round).normals(count)) == count
+    again = RandomStream(KEY, round).normals(count)
+    assert np.array_equal(RandomStream(KEY, round).normals(count), again)
+    if count > 2:
+        assert not np.array_equal(RandomStream(KEY, round + 1).normals(count), again)
+        assert not np.array_equal(RandomStream(KEY[::-1], round).normals(count), again)
+
+
+def test_keys_are_fresh_kept_whole_and_marked_where_they_are_not_secret() -> None:
+    one, two = PrivacyKeys.fresh(), PrivacyKeys.fresh()
+    assert len({one.noise, one.cohort, two.noise, two.cohort}) == 4
+    assert one.run != two.run
+    assert PrivacyKeys.from_bytes(one.to_bytes()) == one
+    test = PrivacyKeys.of_test(3)
+    assert not test.secret
+    assert PrivacyKeys.from_bytes(test.to_bytes()) == test == PrivacyKeys.of_test(3) != PrivacyKeys.of_test(4)
+
+
+def test_released_noise_has_the_deviation_that_is_accounted_and_lies_on_the_grid() -> None:
+    total = {"w": np.zeros((100, COUNT // 100), np.int64), "b": np.zeros((), np.int64)}
+    noisy = GaussianNoise(1.3).release(total, 0.25, RandomStream(KEY, 1).normals)
+    assert tree.structure(noisy) == tree.structure(total)
+    assert {leaf.dtype for leaf in tree.leaves(noisy)} == {np.dtype(np.int64)}
+    found = noisy["w"].reshape(-1) / exact.SCALE
+    assert stats.kstest(found, "norm", (0, 1.3 * 0.25)).pvalue > 1e-3
+    assert found.std() == pytest.approx(1.3 * sensitivity(0.25, COUNT + 1), rel=4.5 * (2 * COUNT) ** -0.5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_noise_does_not_look_at_the_data(seed: int, round: int) -> None:
+    """What is added is the same whatever the sum: rounding happens to the noise, not to what it hides."""
+    total = {"w": np.random.default_rng(seed).integers(-(2**50), 2**50, 31)}
+    noise = GaussianNoise(1.0)
+    moved = noise.release(total, 1.0, RandomStream(KEY, round).normals)["w"] - total["w"]
+    alone = noise.release(tree.zeros(total), 1.0, RandomStream(KEY, round).normals)["w"]
+    assert np.array_equal(moved, alone)
+
+
+@pytest.mark.parametrize("numbers", [1, 1000, 1_000_000])
+@pytest.mark.parametrize("norm", [1e-6, 1e-3, 1.0, 300.0])
+def test_no_client_moves_the_exact_sum_by_more_than_the_sensitivity(norm: float, numbers: int) -> None:
+    """Also after float32 and rounding to the grid: the noise is for the integers that are added."""
+    draw = np.random.default_rng(0)
+    for value in (np.full(numbers, 3.0), draw.normal(size=numbers) * 1e4, np.eye(1, numbers)[0] * 1e18):
+        update = {"w": value.astype(np.float32)}
+        sent, _ = Clip(norm).encode(update, {}, Context(keys.root(0), 1))
+        moved = exact.convert(sent["w"], np.float32(1)) / exact.SCALE
+        assert np.linalg.norm(moved) <= sensitivity(norm, numbers)
+
+
+def test_a_coin_is_counted_with_the_probability_it_has() -> None:
+    for rate in (1e-9, 0.1, 1 / 3, 1.0):
+        counted = Poisson(rate).participation(1000).rate
+        real = np.count_nonzero(np.float64([0, counted * 2**32 - 1, counted * 2**32]) < rate * 2.0**32)
+        assert real == 2, "all coins below the counted probability fall, and no other"
+        assert rate <= counted <= rate + 2.0**-32
+
+
+@pytest.mark.parametrize("sampler", [All(), Uniform(3), Uniform(40), Poisson(0.2)], ids=repr)
+def test_cohorts_of_secret_bits_are_what_the_sampler_says(sampler) -> None:
+    population, rounds = 60, 600
+    cohorts = [sampler.choose(population, RandomStream(KEY, round).bits) for round in range(rounds)]
+    sizes = np.array([len(cohort) for cohort in cohorts])
+    assert sizes.mean() == pytest.approx(sampler.expected(population), abs=4.5 * (population / 4 / rounds) ** 0.5)
+    seen = np.bincount(np.concatenate(cohorts), minlength=population)
+    rate = sampler.participation(population).rate
+    assert np.all(np.abs(seen - rounds * rate) <= 4.5 * (rounds * rate * (1 - rate)) ** 0.5)

@@ -1,0 +1,237 @@
+"""A private run: what is released, what it is divided by, who counts, when it ends, what is refused."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import apps
+import koinon as kn
+import linear
+from koinon import exact, privacy, tree
+from koinon.app import App, resolve
+from koinon.channel.noise import sensitivity
+from koinon.core.protocols import Needs, Offers
+from koinon.errors import CompositionError, ConfigurationError, StoreError
+from koinon.privacy.random_bits import PrivacyKeys, RandomStream
+
+OFFERS = frozenset(Offers)
+NOISE = (kn.Clip(0.5), kn.GaussianNoise(2.0))
+
+
+def private(cohort=None, channel=NOISE, **options) -> kn.Algorithm:
+    return kn.fedavg(kn.sgd(0.1), cohort=cohort, channel=channel, **options)
+
+
+def fit(algorithm: kn.Algorithm, rounds: int = 3, **fields) -> kn.Run:
+    return linear.train(algorithm, rounds, **{"privacy_test_mode": True, **fields})
+
+
+def noise_of(seed: int, round: int, total, multiplier: float, norm: float):
+    normals = RandomStream(PrivacyKeys.of_test(seed).noise, round).normals
+    return kn.GaussianNoise(multiplier).release(total, norm, normals)
+
+
+def test_a_round_is_the_clipped_sum_with_noise_over_the_expected_cohort() -> None:
+    """Nobody's examples weigh more, and nobody's absence shows in the divisor."""
+    seed, rate = 2, 0.6
+    run = fit(private(kn.Poisson(rate)), 1, seed=seed)
+    names = sorted(linear.clients())
+    came = kn.Poisson(rate).choose(3, RandomStream(PrivacyKeys.of_test(seed).cohort, 1).bits)
+    assert 0 < len(came) < 3, "the seed is to draw some and not all"
+    total = None
+    for position in came.tolist():
+        data = linear.clients()
+        alone = fit(private(channel=(kn.Clip(0.5),)), 1, clients={names[position]: data[names[position]]}, seed=seed)
+        moved = {k: np.float32(v - w) for (k, v), w in zip(tree.items(alone.params), [0, linear.WEIGHTS], strict=True)}
+        add = tree.map(lambda x: exact.convert(np.float32(x), np.float32(1)), moved)
+        total = add if total is None else exact.merge(total, add)
+    value = {"params": total, "state": {"batches": np.int64(0)}}
+    noisy = noise_of(seed, 1, value, 2.0, 0.5)["params"]
+    for (name, found), start in zip(tree.items(run.params), [0, linear.WEIGHTS], strict=True):
+        wanted = start + noisy[name] / exact.SCALE / (3 * rate)
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_an_empty_cohort_releases_noise_alone() -> None:
+    run = fit(private(kn.Poisson(1e-9)), 2)
+    assert [record.cohort for record in run.history] == [0, 0]
+    assert not np.array_equal(run.params["w"], linear.WEIGHTS)
+
+
+def test_noise_of_a_run_is_the_same_for_every_worker_and_engine_and_never_twice() -> None:
+    def digest(**fields) -> str:
+        given = {"stop": kn.Stop(rounds=2), "progress": False, "seed": 1, **fields}
+        return kn.fit(apps.model(), apps.clients(), private(kn.Poisson(0.5)), **given).digest
+
+    test = digest(privacy_test_mode=True)
+    assert digest(privacy_test_mode=True, runtime="processes", workers=2) == test
+    assert digest(privacy_test_mode=True, seed=2) != test
+    assert len({digest(), digest(), test}) == 3, "without a test mode no run repeats another's noise"
+
+
+def test_a_client_that_is_refused_counts_as_absent() -> None:
+    spoilt = linear.clients()
+    x, y = spoilt["site-1"]
+    spoilt["site-1"] = (x * np.float32(1e30), y)
+    without = fit(private(), 1, clients={n: c for n, c in spoilt.items() if n != "site-1"})
+    run = fit(private(), 1, clients=spoilt)
+    assert list(run.history[0].refused) == ["site-1"]
+    noise = noise_of(0, 1, exact.zero(run.variables), 2.0, 0.5)["params"]["w"] / exact.SCALE
+    among_three = 3 * (run.params["w"] - linear.WEIGHTS) - noise
+    among_two = 2 * (without.params["w"] - linear.WEIGHTS) - noise
+    np.testing.assert_allclose(among_three, among_two, atol=1e-5)
+    everybody = fit(private(), 1, clients={name: (x * np.float32(1e30), y) for name, (x, y) in linear.clients().items()})
+    assert everybody.rounds == 1, "a round of which everybody was refused releases noise, and does not end the run"
+
+
+@pytest.mark.parametrize("huge", [1e3, 1e18, 1e30])
+def test_no_client_moves_a_release_by_more_than_its_share(huge: float) -> None:
+    data = linear.clients()
+    x, y = data["site-2"]
+    one, two = (fit(private(), 1, clients={**data, "site-2": (x, y * np.float32(by))}) for by in (1.0, huge))
+    gap = tree.map(lambda a, b: np.asarray(a, np.float64) - b, one.variables, two.variables)
+    assert float(np.sqrt(tree.sum_of_squares(gap))) <= 2 * sensitivity(0.5, 4) / 3 + 1e-6
+
+
+def test_a_private_run_goes_on_with_its_own_keys(tmp_path: Path) -> None:
+    straight = fit(private(kn.Poisson(0.5)), 4, out=tmp_path / "straight", privacy_test_mode=True)
+    fit(private(kn.Poisson(0.5)), 2, out=tmp_path / "broken", privacy_test_mode=True)
+    assert fit(private(kn.Poisson(0.5)), 4, out=tmp_path / "broken", privacy_test_mode=False).digest == straight.digest
+    fit(private(), 2, out=tmp_path / "secret", privacy_test_mode=False)
+    assert fit(private(), 4, out=tmp_path / "secret", privacy_test_mode=False).privacy.guarantee
+    assert (tmp_path / "secret" / "journal.sqlite").stat().st_mode & 0o077 == 0, "for the owner's eyes only"
+    assert len((tmp_path / "secret" / "privacy-ledger.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_run_ends_before_the_round_that_would_exceed_its_budget(tmp_path: Path) -> None:
+    budget = kn.PrivacyBudget(epsilon=3.0, ledger=tmp_path / "ledger")
+    run = fit(private(), 20, privacy=budget, privacy_test_mode=False)
+    assert 0 < run.rounds < 20
+    assert run.stopped.startswith("budget: one more round would bring epsilon to")
+    assert run.privacy.epsilon <= 3.0
+    assert privacy.epsilon(noise_multiplier=2.0, rounds=run.rounds + 1, delta=1e-5) > 3.0, "and not a round too early"
+    assert len((tmp_path / "ledger").read_text().splitlines()) == 1 + run.rounds
+
+
+def test_two_runs_on_one_data_set_add_up(tmp_path: Path) -> None:
+    budget = kn.PrivacyBudget(epsilon=6.0, ledger=tmp_path / "ledger")
+    alone = fit(private(), 100, privacy=kn.PrivacyBudget(epsilon=6.0), privacy_test_mode=False)
+    first = fit(private(), 3, privacy=budget, privacy_test_mode=False)
+    second = fit(private(), 100, privacy=budget, privacy_test_mode=False)
+    assert first.rounds == 3
+    assert second.rounds == alone.rounds - 3
+    assert second.privacy.rounds == alone.rounds
+    assert second.privacy.epsilon == pytest.approx(alone.privacy.epsilon)
+    third = fit(private(), 100, privacy=budget, privacy_test_mode=False)
+    assert third.rounds == 0
+    other = linear.clients((2, 4, 5))
+    with pytest.raises(StoreError, match="is a ledger of another data"):
+        fit(private(), 1, clients=other, privacy=budget)
+
+
+def test_a_sampler_swapped_under_the_ledger_is_refused(tmp_path: Path) -> None:
+    budget = kn.PrivacyBudget(epsilon=60.0, ledger=tmp_path / "ledger")
+    fit(private(kn.Poisson(0.5)), 1, privacy=budget)
+    with pytest.raises(StoreError, match="ledger of another adjacency"):
+        fit(private(2), 1, privacy=budget)
+    out = tmp_path / "out"
+    fit(private(kn.Poisson(0.5)), 1, out=out)
+    with pytest.raises(StoreError, match="another algorithm.sampler"):
+        fit(private(kn.Poisson(0.4)), 2, out=out)
+
+
+def test_the_statement_is_of_what_runs() -> None:
+    poisson = fit(private(kn.Poisson(0.25)), 5, privacy_test_mode=False).privacy
+    exact_rate = kn.Poisson(0.25).participation(3).rate
+    wanted = privacy.epsilon(sampling_rate=exact_rate, noise_multiplier=2.0, rounds=5, delta=1e-5)
+    assert poisson.guarantee
+    assert (poisson.unit, poisson.rounds, poisson.delta) == ("client", 5, 1e-5)
+    assert poisson.epsilon == pytest.approx(wanted)
+    assert poisson.epsilon_renyi >= poisson.epsilon
+    everybody = fit(private(), 5, privacy_test_mode=False).privacy
+    assert everybody.epsilon == pytest.approx(privacy.epsilon(noise_multiplier=2.0, rounds=5, delta=1e-5))
+    fixed = fit(private(2), 5, privacy_test_mode=False).privacy
+    assert fixed.epsilon == pytest.approx(privacy.epsilon(noise_multiplier=1.0, rounds=5, delta=1e-5)), (
+        "a cohort of fixed size is not a Poisson one: no amplification, and replacing moves by twice the norm"
+    )
+    assert "replace" in fixed.adjacency
+    test = fit(private(), 1).privacy
+    assert not test.guarantee
+    assert test.sentence.startswith("no guarantee: a test mode")
+    assert "privacy" in fit(private(), 1).settings
+    assert fit(kn.fedavg(), 1, privacy_test_mode=False).privacy is None
+
+
+def test_baselines_that_are_sent_to_nobody_carry_no_noise() -> None:
+    model, data = linear.LinearModel(), linear.clients()
+    given = {"stop": kn.Stop(rounds=2), "holdout": 0.0, "engine": "reference"}
+    plain = private(channel=(kn.Clip(0.5),))
+    assert kn.pooled(model, data, private(), **given).digest == kn.pooled(model, data, plain, **given).digest
+    assert all(run.privacy is None for run in kn.alone(model, data, private(), **given).values())
+
+
+class Each:
+    needs = Needs.EACH
+
+    def __repr__(self) -> str:
+        return "Each()"
+
+
+@dataclass(frozen=True)
+class Own:
+    def cohort(self, population, key):
+        return np.arange(population)
+
+    def largest(self, population):
+        return population
+
+
+REFUSED = {
+    "no bound": (private(channel=(kn.GaussianNoise(1.0),)), r"GaussianNoise\(multiplier=1.0\) needs a bounded update. Put Clip before it"),
+    "a bound that is lost": (private(channel=(kn.Clip(1.0), kn.Quantise(), kn.GaussianNoise(1.0))), "needs a bounded update"),
+    "a later step": (private(channel=(kn.Clip(1.0), kn.GaussianNoise(1.0), kn.Bfloat16())), r"Bfloat16\(\) stands after GaussianNoise"),
+    "twice": (private(channel=(*NOISE, kn.GaussianNoise(3.0))), "one of the two is enough"),
+    "each update": (replace(private(), aggregator=Each()), r"covers the sum of all updates, but Each\(\)"),
+    "the fastest": (replace(private(), schedule=kn.Synchronous(over_selection=1.5)), "takes the first who answer"),
+    "a sampler that says nothing": (private(Own()), r"Own\(\) does not say how it draws"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_accounted_is_refused(name: str) -> None:
+    algorithm, says = REFUSED[name]
+    with pytest.raises(CompositionError, match=says):
+        algorithm.check(OFFERS)
+
+
+def test_what_keeps_the_bound_may_stand_before_the_noise() -> None:
+    wire = private(channel=(kn.Clip(1.0), kn.Bfloat16(), kn.GaussianNoise(1.0))).check(OFFERS)
+    assert wire.l2_bound == 1 + 2.0**-8
+    assert wire.noise_by == "GaussianNoise(multiplier=1.0)"
+
+
+def test_a_budget_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="nothing to keep within it"):
+        fit(kn.fedavg(), 1, privacy=kn.PrivacyBudget(epsilon=1.0))
+
+
+@pytest.mark.parametrize("multiplier", [0.0, -1.0, float("nan"), float("inf"), "1"])
+def test_a_multiplier_is_a_number_above_zero(multiplier) -> None:
+    with pytest.raises(ConfigurationError, match="GaussianNoise.multiplier"):
+        kn.GaussianNoise(multiplier)
+
+
+@pytest.mark.parametrize("given", [{"epsilon": 0.0}, {"epsilon": 1.0, "delta": 1.0}, {"epsilon": 1.0, "delta": 0.0}])
+def test_a_budget_has_ranges(given) -> None:
+    with pytest.raises(ConfigurationError, match="PrivacyBudget"):
+        kn.PrivacyBudget(**given)
+
+
+def test_noise_without_keys_and_ledger_does_not_run() -> None:
+    resolved = resolve(App(model=linear.LinearModel(), clients=linear.clients(), algorithm=private(), holdout=0.0))
+    program = resolved.program()
+    state = program.init(resolved.plan.model.init(program.initial_key()))
+    with pytest.raises(ConfigurationError, match="needs secret keys and a ledger"):
+        program.next(state, 0.0)
