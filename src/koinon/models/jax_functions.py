@@ -16,6 +16,7 @@ from koinon.core.types import Batch, Metrics, Variables
 from koinon.errors import ModelError
 from koinon.metrics import EXAMPLES, LOSS, Metric
 from koinon.models.describe import describe_function
+from koinon.models.example_gradients_jax import clipped_gradient
 from koinon.tree import Array, Tree
 
 
@@ -56,6 +57,10 @@ class FunctionModel:
 
         gradients, total = jax.grad(mean_loss, has_aux=True)(variables["params"])
         return gradients, variables["state"], {EXAMPLES: examples, LOSS: total}
+
+    def clipped_gradient(self, variables: Variables, batch: Batch, norm: Array) -> tuple[Tree, Metrics]:
+        """Return the sum of the examples' gradients, each of an L2 norm of at most ``norm``, and metric sums."""
+        return clipped_gradient(lambda params, one: self._losses(params, one)[0], variables["params"], batch, norm)
 
     def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
         """Return the sums of loss and metrics."""

@@ -24,7 +24,7 @@ from koinon.metrics import EXAMPLES, LOSS
 from koinon.models.keras_checks import check_labels, resolve_metric
 from koinon.models.keras_names import canonical, variable_names
 from koinon.models.keras_on_jax_optimizers import optimizer_of
-from koinon.models.keras_refusals import refuse_unless_it_adds, refuse_what_would_be_lost
+from koinon.models.keras_refusals import refuse_moved_state, refuse_unless_it_adds, refuse_what_would_be_lost
 from koinon.models.keras_travel import cannot_travel, flat, own_objects, seeded
 from koinon.tree import Array, Tree
 from koinon.work.optimizers import Optimizer
@@ -94,6 +94,15 @@ class KerasModel:
         result: tuple[Tree, Tree, Metrics] = self._run(_gradients, variables, batch)
         return result
 
+    def clipped_gradient(self, variables: Variables, batch: Batch, norm: Array) -> tuple[Tree, Metrics]:
+        """Return the sum of the examples' gradients, each of an L2 norm of at most ``norm``, and metric sums.
+
+        An example's loss has the penalties in it. Raises CompositionError for BatchNormalization and all else that
+        changes the model's state in training: what one example did to it would be sent as it is.
+        """
+        result: tuple[Tree, Metrics] = self._run(_clipped, variables, batch, norm)
+        return result
+
     def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
         """Return the sums of the loss and of every compiled metric."""
         sums: Metrics = self._run(_sums, variables, batch)
@@ -134,16 +143,16 @@ class KerasModel:
         """Return the architecture and what it was compiled with, without counters, weights or optimiser."""
         return {"kind": "keras", "config": canonical(json.loads(self.config)), "inputs": str(self.inputs)}
 
-    def _run(self, function: Callable[..., Any], variables: Variables, batch: Batch) -> Any:
+    def _run(self, function: Callable[..., Any], variables: Variables, batch: Batch, *more: Any) -> Any:
         """Call a function of the built model; for an engine that does not compile, a compiled batch at a time."""
         import jax
 
         arguments = {name: variables[name] for name in ("params", "state")}, batch.x, batch.y, batch.mask, batch.key
         if isinstance(batch.mask, jax.core.Tracer):
-            return function(self._built, *arguments)
+            return function(self._built, *arguments, *more)
         if function not in self._compiled:
             self._compiled[function] = jax.jit(partial(function, self._built))
-        return self._compiled[function](*arguments)
+        return self._compiled[function](*arguments, *more)
 
     @cached_property
     def _compiled(self) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -317,6 +326,19 @@ def _gradients(
 
     (loss, state), gradients = jax.value_and_grad(mean_loss, has_aux=True)(variables["params"])
     return gradients, state, {EXAMPLES: examples, LOSS: loss * examples}
+
+
+def _clipped(
+    built: _Built, variables: Variables, x: Tree, y: Tree, mask: Array, key: Array, norm: Array
+) -> tuple[Tree, Metrics]:
+    from koinon.models.example_gradients_jax import clipped_gradient
+
+    def loss(params: Tree, one: Batch) -> Array:
+        outputs, state, penalty = built.call(params, variables["state"], one, training=True)
+        refuse_moved_state(variables["state"], state)
+        return built.losses(one.y, outputs)[0] + penalty
+
+    return clipped_gradient(loss, variables["params"], Batch(x, y, mask, key), norm)
 
 
 def _sums(built: _Built, variables: Variables, x: Tree, y: Tree, mask: Array, key: Array) -> Metrics:

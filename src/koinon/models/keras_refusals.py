@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from koinon.errors import UnsupportedError
+from koinon.errors import CompositionError, UnsupportedError
 from koinon.models.keras_travel import flat
-from koinon.tree import Array
+from koinon.tree import Array, Tree
 
 _METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
@@ -72,6 +72,17 @@ def refuse_unless_it_adds(name: str, metric: Any, y: Array, output: tuple[int, .
         raise UnsupportedError(
             f"The metric {name!r} ({type(metric).__name__}) {trouble}. Leave it out of compile(), and compute it "
             "afterwards with run.model.evaluate(...)."
+        )
+
+
+def refuse_moved_state(before: Tree, after: Tree) -> None:
+    """Raise CompositionError if a step in training has changed any of the model's state."""
+    moved = [name for name in sorted(before) if after[name] is not before[name]]
+    if moved:
+        raise CompositionError(
+            f"The clipped gradient of one example was asked for, but in training the model changes {', '.join(moved)} "
+            "with every batch, as BatchNormalization does: examples would mix, and their statistics would be sent without "
+            "noise. Use GroupNormalization or LayerNormalization, or freeze the layer: trainable=False."
         )
 
 

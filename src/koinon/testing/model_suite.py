@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from koinon import keys, tree
 from koinon.core.protocols import Model
-from koinon.core.types import Batch, Variables
+from koinon.core.types import Batch, Metrics, Variables
 from koinon.data.dataset import FederatedDataset
 from koinon.metrics import EXAMPLES, LOSS
 from koinon.testing.comparison import copied, near, same
 from koinon.testing.samples import batch
-from koinon.tree import Array
+from koinon.tree import Array, Tree
+from koinon.work.private import DROPPED, ExampleGradients
 
 _ROWS, _COUNTED = 12, 4
 _STEP = 1e-2
@@ -25,7 +27,8 @@ def check_model(model: Model, data: FederatedDataset, *, tolerance: float = 1e-4
 
     First variables come from the key alone and are float32; gradients have the shape of the parameters; metrics
     are sums that add over any split and count only what the mask counts. A model without state whose gradient
-    ignores the key is held to the slope of its own loss.
+    ignores the key is held to the slope of its own loss. One with ``clipped_gradient`` is held to the norm of every
+    single example, to the sum of them all, and to leaving out an example that is not finite.
     """
     model.check(data)
     variables = tree.to_numpy(model.init(keys.root(1)))
@@ -38,6 +41,8 @@ def check_model(model: Model, data: FederatedDataset, *, tolerance: float = 1e-4
     _check_evaluation(model, variables, data, whole, tolerance)
     if not tree.leaves(variables["state"]) and _ignores_the_key(model, variables, whole):
         _check_slope(model, variables, whole)
+        if isinstance(model, ExampleGradients):
+            _check_examples(model, model, variables, whole)
 
 
 def _check_gradient(model: Model, variables: Variables, whole: Batch) -> None:
@@ -65,6 +70,53 @@ def _check_evaluation(
     near(masked, parts[0], tolerance, "metric sums of the rows that count")
     for name, figure in model.finish(sums).items():
         assert isinstance(figure, float), f"finish must return floats; {name} is {type(figure).__name__}"
+
+
+def _check_examples(model: Model, examples: ExampleGradients, variables: Variables, whole: Batch) -> None:
+    def of(rows: slice, norm: float, x: Tree = whole.x) -> tuple[Tree, Metrics]:
+        part_x, part_y = (tree.map(lambda leaf: leaf[rows], side) for side in (x, whole.y))
+        part = Batch(part_x, part_y, whole.mask[rows], whole.key)
+        total, sums = examples.clipped_gradient(variables, part, np.float32(norm))
+        return tree.to_numpy(total), {name: np.asarray(value, np.float64) for name, value in sums.items()}
+
+    everything, long = slice(None), 1e6
+    mean = tree.scale(of(everything, long)[0], np.float32(1 / _ROWS))
+    near(mean, tree.to_numpy(model.grad(variables, whole)[0]), 1e-3, "the mean of gradients that nothing clips")
+    norm = float(tree.sum_of_squares(mean)) ** 0.5 / 10
+    singles = [of(slice(i, i + 1), norm)[0] for i in range(_ROWS)]
+    for single in singles:
+        assert float(tree.sum_of_squares(single)) ** 0.5 <= norm, (
+            "the gradient of one example exceeds the clipping norm"
+        )
+    total, sums = of(everything, norm)
+    near(tree.map(lambda *x: sum(x), *singles), total, 1e-3, "the sum of clipped gradients, one by one")
+    assert float(sums[EXAMPLES]) == _ROWS and not float(sums[DROPPED]), f"all examples are good; found {sums}"
+    _check_bad_examples(of, singles, norm, whole.x)
+
+
+def _check_bad_examples(
+    of: Callable[[slice, float, Tree], tuple[Tree, Metrics]], singles: Sequence[Tree], norm: float, x: Tree
+) -> None:
+    """An example that is not finite adds nothing and is counted; all others add what they did."""
+    if not all(np.asarray(leaf).dtype.kind == "f" for leaf in tree.leaves(x)):
+        return
+    rest = tree.map(lambda *each: sum(each), *singles[1:])
+    for value in (np.nan, np.inf, 1e30):
+
+        def spoilt(leaf: Array, value: float = value) -> Array:
+            out = np.array(leaf)
+            out[0] = value
+            return out
+
+        with np.errstate(all="ignore"):
+            total, sums = of(slice(None), norm, tree.map(spoilt, x))
+        assert all(np.isfinite(leaf).all() for leaf in tree.leaves(total)), f"an example of {value} spoils the sum"
+        length = float(tree.sum_of_squares(tree.subtract(total, rest))) ** 0.5
+        assert length <= norm * 1.001, f"an example of {value} moves the sum by {length:.6g}; the norm is {norm:.6g}"
+        if not np.isfinite(value):
+            assert float(sums[DROPPED]) == 1, (
+                f"one example of {value} is to be counted as dropped; found {sums[DROPPED]}"
+            )
 
 
 def _sums(model: Model, variables: Variables, part: Batch) -> dict[str, Any]:

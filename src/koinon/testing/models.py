@@ -13,6 +13,7 @@ from koinon.core.types import Batch, Metrics, Variables
 from koinon.errors import ModelError
 from koinon.metrics import EXAMPLES, LOSS, Accuracy, MeanSquaredError
 from koinon.tree import Array, Tree
+from koinon.work.private import DROPPED
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,25 @@ class SoftmaxRegression:
         """Return the gradient of the masked mean cross-entropy."""
         scores, losses = self._losses(variables["params"], batch)
         xp, examples = tree.namespace(scores), batch.mask.sum()
-        share = xp.exp(scores - xp.max(scores, axis=1, keepdims=True))
-        share = share / share.sum(axis=1, keepdims=True)
-        gap = (share - self._hot(batch.y, xp)) * (batch.mask / xp.maximum(examples, xp.float32(1)))[:, None]
+        gap = (self._share(scores, xp) - self._hot(batch.y, xp)) * (batch.mask / xp.maximum(examples, xp.float32(1)))[
+            :, None
+        ]
         gradients = {"weights": batch.x.T @ gap, "bias": gap.sum(axis=0)}
         return gradients, variables["state"], {EXAMPLES: examples, LOSS: (losses * batch.mask).sum()}
+
+    def clipped_gradient(self, variables: Variables, batch: Batch, norm: Array) -> tuple[Tree, Metrics]:
+        """Return the sum of the examples' gradients, each of an L2 norm of at most ``norm``."""
+        scores, losses = self._losses(variables["params"], batch)
+        xp = tree.namespace(scores)
+        gap = self._share(scores, xp) - self._hot(batch.y, xp)
+        square = (gap * gap).sum(axis=1) * (1 + (batch.x * batch.x).sum(axis=1))
+        good = (batch.mask > 0) & xp.isfinite(square) & xp.isfinite(losses)
+        factor = xp.minimum(xp.float32(1), norm / xp.sqrt(xp.maximum(square, xp.float32(1e-30)))) * xp.float32(1 - 1e-5)
+        gap = xp.where(good[:, None], gap * factor[:, None], xp.float32(0))
+        gradients = {"weights": xp.where(good[:, None], batch.x, xp.float32(0)).T @ gap, "bias": gap.sum(axis=0)}
+        used = good.astype(xp.float32).sum()
+        loss = xp.where(good, losses, xp.float32(0)).sum()
+        return gradients, {EXAMPLES: used, LOSS: loss, DROPPED: batch.mask.sum() - used}
 
     def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
         """Return the sums of cross-entropy and accuracy."""
@@ -63,6 +78,10 @@ class SoftmaxRegression:
     def describe(self) -> Any:
         """Return its kind and sizes."""
         return {"kind": "softmax regression", "inputs": self.inputs, "classes": self.classes}
+
+    def _share(self, scores: Array, xp: Any) -> Array:
+        share = xp.exp(scores - xp.max(scores, axis=1, keepdims=True))
+        return share / share.sum(axis=1, keepdims=True)
 
     def _hot(self, y: Array, xp: Any) -> Array:
         return (y[:, None] == xp.arange(self.classes, dtype=xp.int32)[None, :]).astype(xp.float32)
