@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dataclasses import replace as replace
 
+    from koinon.aggregate.bucketed import Bucketed as Bucketed
+    from koinon.aggregate.bulyan import Bulyan as Bulyan
+    from koinon.aggregate.fltrust import FLTrust as FLTrust
+    from koinon.aggregate.geometric_median import GeometricMedian as GeometricMedian
+    from koinon.aggregate.krum import Krum as Krum
     from koinon.aggregate.mean import Mean as Mean
+    from koinon.aggregate.median import Median as Median
+    from koinon.aggregate.multi_krum import MultiKrum as MultiKrum
+    from koinon.aggregate.norm_bound import NormBound as NormBound
+    from koinon.aggregate.trimmed_mean import TrimmedMean as TrimmedMean
     from koinon.algorithms.fedadagrad import fedadagrad as fedadagrad
     from koinon.algorithms.fedadam import fedadam as fedadam
     from koinon.algorithms.fedavg import fedavg as fedavg
@@ -22,8 +31,10 @@ if TYPE_CHECKING:
     from koinon.app import evaluate as evaluate
     from koinon.app import fit as fit
     from koinon.app import pooled as pooled
+    from koinon.channel.adaptive_clip import AdaptiveClip as AdaptiveClip
     from koinon.channel.bfloat16 import Bfloat16 as Bfloat16
     from koinon.channel.clip import Clip as Clip
+    from koinon.channel.local_privacy import LocalGaussian as LocalGaussian
     from koinon.channel.noise import GaussianNoise as GaussianNoise
     from koinon.channel.quantise import Quantise as Quantise
     from koinon.core.algorithm import Algorithm as Algorithm
@@ -46,6 +57,7 @@ if TYPE_CHECKING:
     from koinon.models.jax_functions import FunctionModel as FunctionModel
     from koinon.models.own_loop import OwnLoop as OwnLoop
     from koinon.privacy.budget import PrivacyBudget as PrivacyBudget
+    from koinon.privacy.quantile import QuantileNorm as QuantileNorm
     from koinon.privacy.statement import PrivacyStatement as PrivacyStatement
     from koinon.report.tracking.mlflow import MLflow as MLflow
     from koinon.report.tracking.tensorboard import TensorBoard as TensorBoard
@@ -66,6 +78,9 @@ if TYPE_CHECKING:
     from koinon.work.optimizers import adam as adam
     from koinon.work.optimizers import momentum as momentum
     from koinon.work.optimizers import sgd as sgd
+    from koinon.work.private import PrivateTraining as PrivateTraining
+    from koinon.work.private_batches import PoissonBatches as PoissonBatches
+    from koinon.work.private_batches import ShuffledBatches as ShuffledBatches
     from koinon.work.schedules import Constant as Constant
     from koinon.work.schedules import Cosine as Cosine
     from koinon.work.schedules import Exponential as Exponential
@@ -74,7 +89,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "dataclasses": ("replace",),
+    "koinon.aggregate.bucketed": ("Bucketed",),
+    "koinon.aggregate.bulyan": ("Bulyan",),
+    "koinon.aggregate.fltrust": ("FLTrust",),
+    "koinon.aggregate.geometric_median": ("GeometricMedian",),
+    "koinon.aggregate.krum": ("Krum",),
     "koinon.aggregate.mean": ("Mean",),
+    "koinon.aggregate.median": ("Median",),
+    "koinon.aggregate.multi_krum": ("MultiKrum",),
+    "koinon.aggregate.norm_bound": ("NormBound",),
+    "koinon.aggregate.trimmed_mean": ("TrimmedMean",),
     "koinon.algorithms.fedadagrad": ("fedadagrad",),
     "koinon.algorithms.fedadam": ("fedadam",),
     "koinon.algorithms.fedavg": ("fedavg",),
@@ -83,8 +107,10 @@ _HOMES = {
     "koinon.algorithms.fedyogi": ("fedyogi",),
     "koinon.algorithms.scaffold": ("scaffold",),
     "koinon.app": ("App", "alone", "evaluate", "fit", "pooled"),
+    "koinon.channel.adaptive_clip": ("AdaptiveClip",),
     "koinon.channel.bfloat16": ("Bfloat16",),
     "koinon.channel.clip": ("Clip",),
+    "koinon.channel.local_privacy": ("LocalGaussian",),
     "koinon.channel.noise": ("GaussianNoise",),
     "koinon.channel.quantise": ("Quantise",),
     "koinon.core.algorithm": ("Algorithm", "Synchronous"),
@@ -96,6 +122,7 @@ _HOMES = {
     "koinon.models.jax_functions": ("FunctionModel",),
     "koinon.models.own_loop": ("OwnLoop",),
     "koinon.privacy.budget": ("PrivacyBudget",),
+    "koinon.privacy.quantile": ("QuantileNorm",),
     "koinon.privacy.statement": ("PrivacyStatement",),
     "koinon.report.tracking.mlflow": ("MLflow",),
     "koinon.report.tracking.tensorboard": ("TensorBoard",),
@@ -111,6 +138,8 @@ _HOMES = {
     "koinon.work.corrections": ("Proximal",),
     "koinon.work.local": ("LocalTraining", "Weighting"),
     "koinon.work.optimizers": ("adam", "momentum", "sgd"),
+    "koinon.work.private": ("PrivateTraining",),
+    "koinon.work.private_batches": ("PoissonBatches", "ShuffledBatches"),
     "koinon.work.schedules": ("Constant", "Cosine", "Exponential"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

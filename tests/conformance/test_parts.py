@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 import apps
+from koinon.aggregate.bucketed import Bucketed
+from koinon.aggregate.bulyan import Bulyan
+from koinon.aggregate.fltrust import FLTrust
+from koinon.aggregate.geometric_median import GeometricMedian
+from koinon.aggregate.krum import Krum
 from koinon.aggregate.mean import Mean
+from koinon.aggregate.median import Median
+from koinon.aggregate.multi_krum import MultiKrum
+from koinon.aggregate.norm_bound import NormBound
+from koinon.aggregate.trimmed_mean import TrimmedMean
 from koinon.channel.bfloat16 import Bfloat16
 from koinon.channel.clip import Clip
 from koinon.channel.quantise import Quantise
@@ -37,6 +46,8 @@ from koinon.work.corrections import Proximal
 from koinon.work.gradient import FullGradient
 from koinon.work.local import LocalTraining, Weighting
 from koinon.work.optimizers import Adam, Momentum, Sgd
+from koinon.work.private import PrivateTraining
+from koinon.work.private_batches import PoissonBatches, ShuffledBatches
 from koinon.work.schedules import Cosine, Exponential
 
 TRANSFORMS = [
@@ -48,7 +59,24 @@ TRANSFORMS = [
     Quantise(bits=4),
     Quantise(block=5),
 ]
-AGGREGATORS = [Mean()]
+AGGREGATORS = [
+    Mean(),
+    Median(),
+    TrimmedMean(0.2),
+    TrimmedMean(0.0),
+    Krum(1),
+    Krum(0),
+    MultiKrum(2),
+    MultiKrum(1, chosen=3),
+    Bulyan(1),
+    GeometricMedian(),
+    NormBound(10.0),
+    FLTrust("client-3"),
+    Bucketed(1),
+    Bucketed(3),
+    Bucketed(2, TrimmedMean(0.25)),
+    Bucketed(2, Krum(1)),
+]
 SERVERS = [
     Average(),
     Average(learning_rate=0.5),
@@ -78,6 +106,8 @@ WORKS = [
     (LocalTraining(optimizer=Sgd(0.05), schedule=Exponential(0.9)), Adaptive(second_moment=SecondMoment.ADAM)),
     (FullGradient(), Average()),
     (FullGradient(batch_size=4), Average()),
+    (PrivateTraining(multiplier=0.01, batches=ShuffledBatches(size=4)), Average()),
+    (PrivateTraining(multiplier=0.01, batches=PoissonBatches(one_in=2, steps=20)), Average()),
     (ControlledTraining(), Controlled()),
     (ControlledTraining(batch_size=4, epochs=3), Controlled()),
 ]

@@ -28,11 +28,10 @@ class Median:
 
     def finish(self, total: Tree, weight: Any) -> Tree:
         """Return the median in float64 from updates ``[clients, ...]``."""
-        return coordinatewise(total, _median)
+        return coordinatewise(total, median_of_sorted)
 
 
-def _median(sorted_values: Array) -> Array:
-    middle = sorted_values.shape[1] // 2
-    if sorted_values.shape[1] % 2:
-        return sorted_values[:, middle]
-    return np.add(sorted_values[:, middle - 1], sorted_values[:, middle], dtype=np.float64) / 2
+def median_of_sorted(values: Array) -> Array:
+    """Return the medians, float64 ``[coordinates]``, of values sorted along the second axis."""
+    low, high = values[:, (values.shape[1] - 1) // 2], values[:, values.shape[1] // 2]
+    return np.add(low, high, dtype=np.float64) / 2

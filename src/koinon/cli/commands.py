@@ -18,6 +18,7 @@ from koinon.report.figures import number
 from koinon.report.history import History
 from koinon.report.summary import RunSummary, client_rows
 from koinon.report.tracking.choose import sinks
+from koinon.round.settle import room_bytes
 from koinon.run import Run
 from koinon.store.run_directory import RunDirectory
 

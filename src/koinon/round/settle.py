@@ -53,6 +53,11 @@ def kept_rows(aggregator: Aggregator, job: Job) -> int | None:
     return aggregator.values(job.cohort) if job.cohort else 0
 
 
+def room_bytes(aggregator: Aggregator, cohort: int, numbers: int) -> int:
+    """Return how many bytes the updates of a cohort take where they are kept, each of so many ``numbers``."""
+    return (4 if aggregator.needs is Needs.EACH else 8) * aggregator.values(cohort) * numbers
+
+
 class Room:
     """Where the updates of a chunk go: one exact total, one of each group, or a row of float32 each."""
 
@@ -117,6 +122,19 @@ def _column(chunks: Sequence[Rows], name: str) -> Array:
     return np.concatenate(
         [rows.metrics.get(name, np.zeros((len(rows), *known.shape[1:]), known.dtype)) for rows in chunks]
     )
+
+
+def ready(algorithm: Algorithm, names: Sequence[str]) -> None:
+    """Raise CompositionError unless the cohorts drawn of the clients ``names`` may be what the aggregator needs."""
+    largest, aggregator = algorithm.sampler.largest(len(names)), algorithm.aggregator
+    aggregator.values(largest)
+    if isinstance(aggregator, Rooted):
+        aggregator.place(names)
+        if largest < len(names):
+            raise CompositionError(
+                f"{aggregator!r} needs {aggregator.trusted!r} in every round, but {algorithm.sampler!r} draws {largest} of "
+                f"{len(names)} clients. Use All()."
+            )
 
 
 def settle(algorithm: Algorithm, partial: Partial, names: Sequence[str]) -> Tree:

@@ -28,9 +28,10 @@ def near(left: Tree, right: Tree, tolerance: float, what: str) -> None:
 
 
 def same_partial(left: Partial, right: Partial, what: str) -> None:
-    """Raise AssertionError unless totals, weights, rows and states are equal bit for bit."""
-    assert left.weight == right.weight, f"{what}: the weights are {left.weight} and {right.weight}"
+    """Raise AssertionError unless totals, weights, single updates, rows and states are equal bit for bit."""
+    assert np.array_equal(left.weight, right.weight), f"{what}: the weights are {left.weight} and {right.weight}"
     same(left.total, right.total, f"{what}, total")
+    same(left.each, right.each, f"{what}, single updates")
     same(left.states, right.states, f"{what}, client states")
     assert left.rows.leaves == right.rows.leaves, f"{what}: the leaves are {left.rows.leaves} and {right.rows.leaves}"
     same(columns(left.rows), columns(right.rows), f"{what}, rows")

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from koinon import exact, tree
+from koinon.aggregate.bucketed import Bucketed
+from koinon.aggregate.mean import Mean
+from koinon.aggregate.median import Median
 from koinon.algorithms.fedavg import fedavg
 from koinon.algorithms.fedprox import fedprox
 from koinon.algorithms.fedsgd import fedsgd
@@ -16,12 +19,12 @@ from koinon.channel.clip import Clip
 from koinon.channel.quantise import Quantise
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine, Plan
-from koinon.core.protocols import Model
+from koinon.core.protocols import Aggregator, Model
 from koinon.core.types import Job, Partial, Purpose
 from koinon.data.dataset import FederatedDataset
 from koinon.engines.reference import ReferenceEngine
 from koinon.round.client import initial_state
-from koinon.round.settle import merge
+from koinon.round.settle import grouped, merge
 from koinon.round.stopping import Stop
 from koinon.round.training import Done, Evaluation, FederatedTraining, State
 from koinon.store.client_states import MemoryStates
@@ -60,6 +63,8 @@ def portfolio() -> tuple[Case, ...]:
         Case(fedavg(Sgd(0.05), batch_size=4), centred, targets, 1e-5),
         # A number on the edge between two levels may fall to either side: one level of 127.
         Case(fedavg(Sgd(0.3), batch_size=4, channel=quantised), softmax, labels, 1e-2),
+        Case(replace(fedavg(Sgd(0.3), batch_size=4), aggregator=Median()), softmax, labels, 1e-5),
+        Case(replace(scaffold(Sgd(0.1), batch_size=4), aggregator=Bucketed(2)), softmax, labels, 1e-5),
     )
 
 
@@ -79,7 +84,8 @@ def check_engine(make: Callable[[], Engine], *, tolerance: float = 1.0) -> None:
             same(states, kept, f"{what}: the states it was given")
             _check_near(whole, expected, case.tolerance * tolerance, what)
             _check_chunks(engine, plan, job, states, whole, what)
-    _check_divergence(engine)
+    for aggregator in (Mean(), Median(), Bucketed(3)):
+        _check_divergence(engine, aggregator)
     _check_new_numbers(engine)
     _check_empty_cohort(engine)
     _check_empty_cohort(make())
@@ -104,21 +110,23 @@ def _jobs(plan: Plan) -> Iterator[tuple[Job, Tree, Partial]]:
 
 
 def _check_near(found: Partial, expected: Partial, tolerance: float, what: str) -> None:
-    assert found.weight == expected.weight, f"{what}: the weight is {found.weight} and should be {expected.weight}"
+    assert np.array_equal(found.weight, expected.weight), f"{what}: weight {found.weight}, not {expected.weight}"
     same(found.rows.clients, expected.rows.clients, f"{what}: the clients of the rows")
     same(found.rows.weights, expected.rows.weights, f"{what}: the weights of the rows")
     same(found.rows.accepted, expected.rows.accepted, f"{what}: the verdicts")
     assert found.rows.leaves == expected.rows.leaves, f"{what}: the leaves are {found.rows.leaves}"
     assert all(leaf.dtype == np.int64 for leaf in tree.leaves(found.total)), f"{what}: a total is int64"
-    if expected.weight:
-        mean, wanted = (exact.mean(partial.total, partial.weight) for partial in (found, expected))
+    assert all(leaf.dtype == np.float32 for leaf in tree.leaves(found.each)), f"{what}: an update is float32"
+    near(found.each, expected.each, tolerance, f"{what}: the single updates")
+    if weight := int(np.sum(expected.weight)):
+        mean, wanted = (exact.mean(partial.total, weight) for partial in (found, expected))
         near(mean, wanted, tolerance, f"{what}: the mean update")
     near(columns(found.rows)["metrics"], columns(expected.rows)["metrics"], 1e-4, f"{what}: the metric sums")
     near(tree.to_numpy(found.states), tree.to_numpy(expected.states), tolerance, f"{what}: the client states")
 
 
 def _check_chunks(engine: Engine, plan: Plan, job: Job, states: Tree, whole: Partial, what: str) -> None:
-    places = np.arange(len(job.tasks))
+    places, job = np.arange(len(job.tasks)), _grouped(plan, job)
     for size in (1, 3, len(places)):
         chunks = [places[i : i + size] for i in range(0, len(places), size)]
         parts = {
@@ -128,17 +136,25 @@ def _check_chunks(engine: Engine, plan: Plan, job: Job, states: Tree, whole: Par
             merge([parts[i] for i in range(len(chunks))]), whole, f"{what}, in chunks of {size}, last one first"
         )
     turned = places[::-1]
-    total = engine.run(plan, job.chunk(turned), _rows(states, turned)).total
-    same(total, whole.total, f"{what}, clients in reverse")
+    reverse = engine.run(plan, job.chunk(turned), _rows(states, turned))
+    same(reverse.total, whole.total, f"{what}, clients in reverse")
+    same(_rows(reverse.each, turned), whole.each, f"{what}, single updates of clients in reverse")
+
+
+def _grouped(plan: Plan, job: Job) -> Job:
+    """Return the job as a runtime would before it cuts it."""
+    return grouped(plan.algorithm.aggregator, job) if job.purpose is Purpose.TRAIN else job
 
 
 def _rows(states: Tree, chosen: np.ndarray) -> Tree:
     return tree.map(lambda table: np.asarray(table)[chosen], states) if tree.leaves(states) else states
 
 
-def _check_divergence(engine: Engine) -> None:
-    plan = Plan(scaffold(Sgd(0.3), batch_size=4), CentredRegression(), measured(diverging=_DIVERGING))
+def _check_divergence(engine: Engine, aggregator: Aggregator) -> None:
+    algorithm = replace(scaffold(Sgd(0.3), batch_size=4), aggregator=aggregator)
+    plan = Plan(algorithm, CentredRegression(), measured(diverging=_DIVERGING))
     job, states, _ = next(_jobs(plan))
+    job = _grouped(plan, job)
     partial = engine.run(plan, job, states)
     refused = partial.rows.refused()
     assert list(refused) == [_DIVERGING], f"{engine.name} refused clients {list(refused)} and not {_DIVERGING} alone"
@@ -146,8 +162,11 @@ def _check_divergence(engine: Engine) -> None:
     others = np.array([place for place, client in enumerate(job.tasks.clients) if client != _DIVERGING])
     without = engine.run(plan, job.chunk(others), _rows(states, others))
     same(partial.total, without.total, f"{engine.name}: the total with a refused client against that without it")
-    assert partial.weight == without.weight, f"{engine.name}: a refused client must weigh nothing"
+    assert np.array_equal(partial.weight, without.weight), f"{engine.name}: a refused client must weigh nothing"
+    same(_rows(partial.each, others), without.each, f"{engine.name}: the updates with a refused client against without")
     place = int(np.nonzero(job.tasks.clients == _DIVERGING)[0][0])
+    left = any(np.any(leaf) for leaf in tree.leaves(_rows(partial.each, np.array([place]))))
+    assert not left, f"{engine.name}: a refused client must leave zeros in place of its update"
     old, new = (_rows(table, np.array([place])) for table in (states, partial.states))
     same(new, old, f"{engine.name}: the state of a refused client")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from koinon import tree
+from koinon.aggregate.bucketed import Bucketed
+from koinon.aggregate.median import Median
 from koinon.algorithms.fedavg import fedavg
 from koinon.algorithms.scaffold import scaffold
 from koinon.channel.clip import Clip
@@ -38,6 +40,8 @@ def check_runtime(make: Callable[[], Runtime]) -> None:
     plans = [
         Plan(fedavg(Adam(0.01), batch_size=4, channel=quantised), SoftmaxRegression(), classified()),
         Plan(scaffold(Sgd(0.1), batch_size=4), CentredRegression(), measured(), measured().pooled("server")),
+        Plan(replace(fedavg(Sgd(0.1), batch_size=4), aggregator=Median()), SoftmaxRegression(), classified()),
+        Plan(replace(fedavg(Sgd(0.1), batch_size=4), aggregator=Bucketed(2)), SoftmaxRegression(), classified()),
     ]
     runtime = make()
     manager: Any = runtime
