@@ -23,6 +23,7 @@ from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
 from koinon.core.protocols import Aggregator, Dataset, Model, Needs
 from koinon.core.types import Batch, Job, Metrics, Partial, Payload, Purpose, Rows, Task, Tasks
+from koinon.engines.padding import cohort_index, padded_states
 from koinon.engines.record import join, split
 from koinon.engines.reference import task_parts
 from koinon.errors import ModelError, UnsupportedError
@@ -90,8 +91,14 @@ class JaxEngine:
         key = (*one, algorithm.aggregator.needs, rows)
         if key not in self._programs:
             self._programs[key] = _Program(algorithm, plan.model, rows)
-        index = _index(job, batches, capacity)
-        return self._programs[key], (floats, job.broadcast, self._device(data), index, _stack(states, capacity[0]))
+        index = cohort_index(job, batches, capacity)
+        return self._programs[key], (
+            floats,
+            job.broadcast,
+            self._device(data),
+            index,
+            padded_states(states, capacity[0]),
+        )
 
     def _cut(self, algorithm: Algorithm, data: Dataset, purpose: Purpose, tasks: Tasks) -> Batches:
         """Return the batches, which may have been cut already."""
@@ -304,35 +311,6 @@ def _batch(data: Tree, index: dict[str, Array], i: Array, row: Array, j: Array) 
     mask = (jnp.arange(numbers.shape[0], dtype=jnp.int32) < index["valid"][row]).astype(jnp.float32)
     x, y = (tree.map(lambda a: jnp.take(a, numbers, axis=0, mode="clip"), data[part]) for part in ("x", "y"))
     return Batch(x, y, mask, step_key(index["keys"][i], j))
-
-
-def _index(job: Job, batches: Batches, capacity: tuple[int, int]) -> dict[str, Array]:
-    """Return the cohort's index arrays, padded to their capacity: padding costs nothing and is not computed."""
-    clients, steps = capacity
-    groups = job.tasks.groups
-    return {
-        "rows": _pad(batches.rows, steps),
-        "valid": _pad(batches.valid, steps),
-        "starts": _pad(batches.starts, clients),
-        "steps": _pad(batches.steps, clients),
-        "examples": _pad(batches.examples.astype(np.float32), clients),
-        "keys": _pad(job.tasks.keys, clients),
-        "rates": _pad(job.tasks.learning_rates, clients),
-        "groups": np.zeros(clients, np.int32) if groups is None else _pad(groups.astype(np.int32), clients),
-        "count": np.int32(len(job.tasks)),
-        "cohort": np.float32(job.cohort),
-    }
-
-
-def _pad(array: Array, length: int) -> Array:
-    out = np.zeros((length, *array.shape[1:]), array.dtype)
-    out[: len(array)] = array
-    return out
-
-
-def _stack(states: Tree, clients: int) -> Tree:
-    """Return the states padded to the capacity."""
-    return tree.map(lambda x: _pad(np.asarray(x), clients), states)
 
 
 def _put(column: Array, value: Array, i: Array) -> Array:
