@@ -13,6 +13,7 @@ import numpy as np
 
 from koinon.core.execution import Plan
 from koinon.models.describe import describe_function
+from koinon.privacy.budget import PrivacyBudget
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation
 
@@ -33,12 +34,28 @@ def identity(plan: Plan, evaluation: Evaluation, seed: int, engine: str) -> dict
     }
 
 
-def agreement(plan: Plan, evaluation: Evaluation, seed: int, engine: str, stop: Stop) -> dict[str, Any]:
+def agreement(
+    plan: Plan,
+    evaluation: Evaluation,
+    seed: int,
+    engine: str,
+    stop: Stop,
+    privacy: PrivacyBudget | None,
+    *,
+    secret: bool,
+) -> dict[str, Any]:
     """Return what parties agree on before they train together: the resolved app, every override included.
 
-    Nobody's data is in it, nor what is installed where.
+    Nobody's data is in it, nor what is installed where. ``privacy`` is the budget that ends the run, ``secret`` whether
+    its keys are.
     """
-    return {**_training(plan, evaluation, seed, engine), "stop": describe(stop), "koinon": versions()["koinon"]}
+    budget = None if privacy is None else {"epsilon": privacy.epsilon, "delta": privacy.delta}
+    return {
+        **_training(plan, evaluation, seed, engine),
+        "stop": describe(stop),
+        "privacy": {"budget": budget, "secret": secret},
+        "koinon": versions()["koinon"],
+    }
 
 
 def _training(plan: Plan, evaluation: Evaluation, seed: int, engine: str) -> dict[str, Any]:

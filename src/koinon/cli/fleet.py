@@ -140,11 +140,21 @@ def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
         seed=resolved.seed,
         engine=resolved.engine,
         listen=listen,
+        privacy=resolved.privacy,
+        privacy_test_mode=resolved.privacy_test_mode,
     )
 
 
 def _agreed(resolved: Resolved) -> dict[str, Any]:
-    return agreement(resolved.plan, resolved.evaluation, resolved.seed, resolved.engine, resolved.stop)
+    return agreement(
+        resolved.plan,
+        resolved.evaluation,
+        resolved.seed,
+        resolved.engine,
+        resolved.stop,
+        resolved.privacy,
+        secret=not resolved.privacy_test_mode,
+    )
 
 
 def _loaded(file: Path, changes: Sequence[str]) -> Any:

@@ -78,7 +78,7 @@ class Uniform:
 
     def participation(self, population: int) -> Participation:
         """Return that the size is fixed."""
-        return Participation(Sampling.FIXED_SIZE, self.size / population)
+        return Participation(Sampling.FIXED_SIZE, self.size / max(self.size, population))
 
     def expected(self, population: int) -> float:
         """Return the size."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,17 +12,19 @@ import numpy as np
 from koinon import keys, tree
 from koinon.core.events import Checkpoint
 from koinon.core.execution import Plan
-from koinon.core.protocols import Offers
-from koinon.core.types import Job, Partial, Purpose, Variables
+from koinon.core.protocols import Needs
+from koinon.core.types import Job, Partial, Purpose, Rows, Variables
 from koinon.fleet.coordinator import replies
 from koinon.fleet.coordinator.chain import Models, ReceiptChain
 from koinon.fleet.coordinator.ledger import RoundRow
-from koinon.fleet.coordinator.payload import Expected, total
+from koinon.fleet.coordinator.payload import Expected, Received, total
 from koinon.fleet.coordinator.run import FleetRun
 from koinon.fleet.coordinator.stage import Settled, StageJob
 from koinon.fleet.coordinator.total_digest import TotalDigest
+from koinon.fleet.wire.abilities import OFFERS
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
+from koinon.round.settle import Room, grouped, partial_of
 from koinon.round.stopping import Stop
 from koinon.round.training import FederatedTraining
 from koinon.store.blobs import Blobs
@@ -31,7 +34,7 @@ from koinon.tree import Array, Tree
 class FleetRuntime:
     """Asks the fleet for a round and adds up what comes. Implements Runtime, Journal and ClientStates."""
 
-    offers = frozenset({Offers.CLIENT_STATE})
+    offers = OFFERS
 
     def __init__(self, run: FleetRun, training: FederatedTraining, engine: str, chain: ReceiptChain) -> None:
         self.engine = engine
@@ -66,10 +69,28 @@ class FleetRuntime:
         self._stages[job.purpose] = stage, settled
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)
-        accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
         if job.purpose is Purpose.TRAIN:
             self._sums = TotalDigest()
-        return Partial(total(expected, accepted, self._sums), sum(part.weight for part in accepted), rows)
+            if plan.algorithm.aggregator.needs is not Needs.SUM:
+                return self._apart(plan, job, settled.received, rows)
+        accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
+        summed = total(expected, accepted, self._sums)
+        return Partial(summed, sum(part.weight for part in accepted), rows)
+
+    def _apart(self, plan: Plan, job: Job, received: Sequence[Received], rows: Rows) -> Partial:
+        """Return each update, or the sums of groups, for an aggregator that needs them: all of it in memory."""
+        aggregator, expected = plan.algorithm.aggregator, self._expect(plan, job)
+        tasks = self._training.tasks_of(plan.data, rows.clients, job.round)  # of those who answered, whoever was drawn
+        job = grouped(aggregator, replace(job, cohort=len(tasks), tasks=tasks))
+        room = Room(aggregator, job, job.broadcast)
+        for place, (part, weight) in enumerate(zip(received, rows.weights, strict=True)):
+            if weight:
+                room.absorb(place, part.value(expected), part.weight)
+        return partial_of(aggregator, job, room.kept, rows, {})
+
+    @property
+    def _private(self) -> bool:
+        return self._training.releases is not None and self._training.releases.central
 
     def close(self) -> None:
         """Let what is written in the background finish."""
@@ -86,7 +107,7 @@ class FleetRuntime:
         after = Models(
             self._written(server.broadcast(checkpoint.server)), self._written(server.variables(checkpoint.server))
         )
-        aggregate = self._sums.result()
+        aggregate = None if self._private else self._sums.result()  # a digest of the sum without noise would tell of it
         receipt = self._chain.next(checkpoint.round, self._stages, after, aggregate) if checkpoint.round else None
         ledger, outcomes = self._run.ledger, self._outcomes()
         ledger.commit(RoundRow(checkpoint, blob, best, receipt, outcomes))
@@ -140,7 +161,7 @@ class FleetRuntime:
         """Return everybody else in an order of chance that every restart draws alike."""
         others = [m.client for m in map(self._run.members.__getitem__, range(len(self._run.members)))]
         others = [client for client in others if client not in drawn]
-        if job.purpose is not Purpose.TRAIN or not others:
+        if job.purpose is not Purpose.TRAIN or not others or self._private:  # who is drawn is what is accounted
             return []
         key = keys.fold(keys.root(self._training.seed), keys.Purpose.RESERVE.value, job.round)
         order = np.argsort(keys.bits(key, len(others)), kind="stable")

@@ -38,13 +38,17 @@ from koinon.fleet.wire.codecs import codec_of
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.offer import Offer, OfferedRun
 from koinon.fleet.wire.receipts import Opening, canonical
-from koinon.fleet.wire.signatures import OwnKey, digest, write_secret
+from koinon.fleet.wire.signatures import OwnKey, digest, kept_secret, write_secret
+from koinon.privacy.budget import PrivacyBudget
+from koinon.privacy.random_bits import PrivacyKeys
+from koinon.privacy.releases import Releases, releases
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation, FederatedTraining
-from koinon.store.run_directory import difference, short
+from koinon.store.run_directory import LEDGER, difference, short
 
 CHUNK_BYTES = 4 << 20
 OPERATOR_FILE = "admin.json"
+_PRIVACY_KEYS = "privacy.keys"
 _INVITATION_HOURS = 24.0 * 7
 _GRACE_SECONDS = 30.0  # how long clients have to hear that a run is over
 _LOOK_SECONDS = 0.1
@@ -62,6 +66,8 @@ class ServedApp:
     seed: int
     engine: str
     listen: Listener
+    privacy: PrivacyBudget | None = None
+    privacy_test_mode: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +207,9 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     found = ledger.load()
     past = () if found is None else found[0].history
     parts.histories.add(key, *past)
-    training = FederatedTraining(replace(app.plan, data=run.members), app.stop, app.evaluation, app.seed)
+    plan = replace(app.plan, data=run.members)
+    door = _releases(app, plan, ledger.folder)
+    training = FederatedTraining(plan, app.stop, app.evaluation, app.seed, door)
     opening = Opening(key, hashed, parts.key.public)
     keys = parts.access.keys()
     recorder = _Recorder(key, app, parts.histories, past)
@@ -219,6 +227,16 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
         codec=codec_of(app.plan.algorithm.wires()[-1][1]),
     )
     return served, Driver(driven)
+
+
+def _releases(app: ServedApp, plan: Plan, folder: Path) -> Releases | None:
+    """Return the run's private releases: their keys and, if the budget names none, their ledger are in its folder."""
+
+    def keys() -> PrivacyKeys:
+        new = PrivacyKeys.of_test(app.seed) if app.privacy_test_mode else PrivacyKeys.fresh()
+        return PrivacyKeys.from_bytes(kept_secret(folder / _PRIVACY_KEYS, new.to_bytes))
+
+    return releases(plan, keys, app.privacy, folder / LEDGER)
 
 
 def _run_key(store: FleetStore, app: ServedApp) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -87,11 +88,10 @@ class OwnKey:
     @classmethod
     def at(cls, path: Path) -> OwnKey:
         """Return the key of a file, made by the system's generator if there is none; only its owner may read it."""
-        if not path.exists():
-            write_secret(path, os.urandom(32).hex().encode())
+        secret = kept_secret(path, lambda: os.urandom(32))
         try:
-            return cls(bytes.fromhex(path.read_text().strip()))
-        except (OSError, ValueError) as error:
+            return cls(secret)
+        except ValueError as error:
             raise FleetError(f"{path} is no key ({error}). Restore it from a copy, or enrol anew.") from error
 
     @property
@@ -133,6 +133,16 @@ def decoded(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise FormatError("A value is not base64url.") from error
+
+
+def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Return the secret of a file, made if there is none; only its owner may read it. Raises FleetError."""
+    if not path.exists():
+        write_secret(path, make().hex().encode())
+    try:
+        return bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError) as error:
+        raise FleetError(f"{path} is no key ({error}). Restore it from a copy.") from error
 
 
 def write_secret(path: Path, data: bytes | memoryview) -> None:
