@@ -8,12 +8,15 @@ import pytest
 from koinon import tree
 from koinon.aggregate.mean import Mean
 from koinon.channel.clip import Clip
+from koinon.channel.local_privacy import LocalGaussian
 from koinon.channel.quantise import Quantise
 from koinon.core.types import Partial
+from koinon.core.wire import Wire
 from koinon.data.partition import IID
 from koinon.engines.reference import ReferenceEngine
+from koinon.privacy.sampling import Sampling
 from koinon.runtimes.local import Local
-from koinon.sample.samplers import Uniform
+from koinon.sample.samplers import Poisson, Uniform
 from koinon.server.average import Average
 from koinon.testing import (
     check_aggregator,
@@ -89,6 +92,34 @@ class Favourites(Uniform):
         return np.arange(self.size, dtype=np.int64)
 
 
+class SaidPoisson(Uniform):
+    def participation(self, population):
+        return replace(super().participation(population), sampling=Sampling.POISSON)
+
+
+class SaidRarer(Poisson):
+    def participation(self, population):
+        return replace(super().participation(population), rate=self.rate / 2)
+
+
+class Paired(Poisson):
+    def choose(self, population, bits):
+        half = super().choose(population // 2, bits)
+        return np.sort(np.concatenate([half, half + population // 2]))
+
+
+class OverflowingClip(Clip):
+    def encode(self, value, state, context):
+        norm = np.sqrt(tree.sum_of_squares(value))
+        return (tree.scale(value, np.float32(self.norm) / norm) if 1e15 > norm > self.norm else value), state
+
+
+class SameNoise(LocalGaussian):
+    def encode(self, value, state, context):
+        draw = np.random.default_rng(0)
+        return tree.map(lambda x: x + draw.normal(size=x.shape).astype(np.float32), value), state
+
+
 class Losing(IID):
     def deal(self, y, key):
         names, owner = super().deal(y, key)
@@ -131,6 +162,10 @@ class CountsEverybody(SoftmaxRegression):
         (check_aggregator, Halved(), "clients agree on"),
         (check_sampler, Unsorted(5), "in sorted order"),
         (check_sampler, Favourites(5), "never drew 45 of 50 clients"),
+        (check_sampler, SaidPoisson(20), "sizes then vary by 12"),
+        (check_sampler, SaidRarer(0.5), "takes part with probability 0.25"),
+        (check_sampler, Paired(0.5), "sizes then vary|two go together"),
+        (check_transform, OverflowingClip(1.0), "it says 1.0"),
         (check_partitioner, Losing(4), "without examples"),
         (check_work, Ascending(), "loss rises"),
         (check_work, Fractional(), "a weight is a whole number"),
@@ -140,6 +175,11 @@ class CountsEverybody(SoftmaxRegression):
 def test_a_part_that_breaks_a_promise_is_refused(check, part, says: str) -> None:
     with pytest.raises((AssertionError, KeyError), match=says):
         check(part)
+
+
+def test_noise_that_repeats_itself_is_refused() -> None:
+    with pytest.raises(AssertionError, match="sent the same noise twice"):
+        check_transform(SameNoise(1.0), before=Wire(l2_bound=1.0))
 
 
 def test_a_sum_of_codes_that_cannot_be_decoded_is_no_sum() -> None:

@@ -14,14 +14,19 @@ from koinon.aggregate.median import Median
 from koinon.aggregate.multi_krum import MultiKrum
 from koinon.aggregate.norm_bound import NormBound
 from koinon.aggregate.trimmed_mean import TrimmedMean
+from koinon.channel.adaptive_clip import AdaptiveClip
 from koinon.channel.bfloat16 import Bfloat16
 from koinon.channel.clip import Clip
+from koinon.channel.local_privacy import LocalGaussian
+from koinon.channel.noise import GaussianNoise
 from koinon.channel.quantise import Quantise
+from koinon.core.wire import Wire
 from koinon.data.dataset import federate
 from koinon.data.partition import IID, Dirichlet, NaturalColumn, QuantitySkew, Shards
 from koinon.engines.jax import JaxEngine
 from koinon.engines.reference import ReferenceEngine
 from koinon.models.jax_logistic import logistic_regression
+from koinon.privacy.quantile import QuantileNorm
 from koinon.runtimes.local import Local
 from koinon.runtimes.processes import Processes
 from koinon.sample.samplers import All, Poisson, Uniform
@@ -129,6 +134,20 @@ RUNTIMES = {
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
 def test_transform(transform) -> None:
     check_transform(transform)
+
+
+BOUNDED = Wire(l2_bound=1.0)
+
+
+@pytest.mark.parametrize("transform", [GaussianNoise(1.0), LocalGaussian(1.0), LocalGaussian(20.0, 1e-8)], ids=repr)
+def test_noise(transform) -> None:
+    check_transform(transform, before=BOUNDED)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1.0, 1e4])
+def test_adaptive_clip(norm: float) -> None:
+    transform = AdaptiveClip(QuantileNorm(share=0.5))
+    check_transform(transform, broadcast={"clipping": {"norm": np.float32(norm)}})
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS, ids=repr)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from koinon.aggregate.mean import Mean
+from koinon.channel.adaptive_clip import AdaptiveClip
 from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import ClientWork, Sampler, Server, Transform
 from koinon.errors import ConfigurationError
 from koinon.sample.samplers import All, Uniform
+from koinon.server.follow_quantile import FollowQuantile
 
 
 def assemble(
@@ -20,6 +22,9 @@ def assemble(
     """Return the algorithm. A ``cohort`` of None is everybody, a number is that many drawn uniformly."""
     if not isinstance(channel, tuple | list):
         raise ConfigurationError(f"channel is a tuple of steps; found {channel!r}. Write channel=({channel!r},).")
+    for step in channel:
+        if isinstance(step, AdaptiveClip):
+            server = FollowQuantile(server, step.quantile)
     return Algorithm(
         name=name, work=work, server=server, aggregator=Mean(), sampler=_sampler(cohort), channel=tuple(channel)
     )

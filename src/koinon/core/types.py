@@ -162,3 +162,5 @@ class Context:
 
     key: Array  # uint32 [2]: this client's, this round's, this step's own
     cohort: Array
+    broadcast: Tree = field(default_factory=dict)  # what the server sent; {} on the server
+    bound: Callable[[], float | None] = lambda: None  # the L2 norm that the steps before promise, outside programs

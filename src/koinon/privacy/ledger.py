@@ -47,8 +47,13 @@ class Entry:
     secret: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Return a line."""
+        """Return the fields of a line."""
         return {"run": self.run, "round": self.round, **self.event.to_json(), "secret": self.secret}
+
+    @property
+    def line(self) -> str:
+        """The line of the ledger's file."""
+        return json.dumps(self.to_json())
 
 
 Spent = Mapping[Event, int]

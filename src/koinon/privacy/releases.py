@@ -75,11 +75,14 @@ class Releases:
 
         ``planned`` is how many rounds are to come at most, this one included.
         """
-        entry = Entry(self._keys.run, round, self._own.event, self._keys.secret)
-        reason = self._ledger.spend(entry, lambda spent: self._refusal(spent, planned))
+        reason = self._ledger.spend(self.entry(round), lambda spent: self._refusal(spent, planned))
         if reason is None:
             self._written.add(round)
         return reason
+
+    def entry(self, round: int) -> Entry:
+        """Return a round's line of the ledger."""
+        return Entry(self._keys.run, round, self._own.event, self._keys.secret)
 
     def release(self, round: int, total: Tree) -> Tree:
         """Return a round's exact total with its noise. The round has begun, so it is in the ledger."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,7 +46,7 @@ def dispatch(
     update, kept = algorithm.work.finish(task, broadcast, carry)
     value, channel = update.value, {}
     for i, transform in enumerate(algorithm.channel):
-        context = _context(task.key, task.cohort, i)
+        context = replace(_context(task.key, task.cohort, i), broadcast=broadcast, bound=partial(_bound, algorithm, i))
         value, channel[str(i)] = transform.encode(value, state["channel"][str(i)], context)
     weight = np.float32(1) if algorithm.private else update.weight
     return Payload(value, weight, seen), {"work": kept, "channel": channel}
@@ -59,6 +61,10 @@ def decode(algorithm: Algorithm, payload: Tree, key: Array, cohort: Array) -> Tr
 
 def _context(key: Array, cohort: Array, place: int) -> Context:
     return Context(keys.fold(key, keys.Purpose.CHANNEL.value, place), cohort)
+
+
+def _bound(algorithm: Algorithm, place: int) -> float | None:
+    return algorithm.wires()[place][1].l2_bound
 
 
 def step_key(task_key: Array, step: Any) -> Array:

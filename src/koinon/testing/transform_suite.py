@@ -2,92 +2,152 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import numpy as np
 
 from koinon import keys, tree
 from koinon.core.protocols import Transform
 from koinon.core.types import Context
 from koinon.core.wire import Wire
+from koinon.privacy.mechanism import CentralMechanism
 from koinon.testing.comparison import copied, near, same
 from koinon.testing.samples import update
-from koinon.tree import Tree
+from koinon.tree import Array, Tree
 
+_PLAIN = Wire()
+_NOTHING: Tree = MappingProxyType({})
 _SIZES = (0.0, 1e-6, 1e-2, 1.0, 1e3)
 
 
-def check_transform(transform: Transform, *, tolerance: float = 1e-5) -> None:
+def check_transform(
+    transform: Transform, *, tolerance: float = 1e-5, before: Wire = _PLAIN, broadcast: Tree = _NOTHING
+) -> None:
     """Raise AssertionError unless ``transform`` keeps the promises of a channel step.
 
-    It is pure; a decoded update has the shape and type of the encoded one; a declared bound, additivity and
-    statefulness are true; a value that is not finite stays so, for the exact sum to refuse.
+    It is pure, unless it says that it adds noise, which must then differ every time; a decoded update has the shape and
+    type of the encoded one; a declared bound, additivity and statefulness are true, the bound for adversarial updates
+    too; a value that is not finite stays so, for the exact sum to refuse. ``before`` are the facts it is given, and
+    ``broadcast`` is what its server sends beside the model, where the update has an answer to it.
     """
-    wire = transform.check(Wire())
-    assert wire == transform.check(Wire()), f"{transform!r}.check must be pure"
-    for size in _SIZES:
-        for seed in range(4):
-            value = update(seed, size)
-            sent = _sent(transform, value, seed)
-            _check_kind(transform, sent, value)
-            if wire.l2_bound is not None:
-                norm = float(np.sqrt(tree.sum_of_squares(sent)))
-                assert norm <= wire.l2_bound * (1 + tolerance), f"{transform!r} sent {norm}; it says {wire.l2_bound}"
-    _check_state(transform, wire)
-    _check_values_that_are_not_finite(transform)
-    if wire.additive:
-        _check_additive(transform, tolerance)
+    suite = _Suite(transform, before, transform.check(before), broadcast)
+    assert suite.wire == transform.check(before), f"{transform!r}.check must be pure"
+    for seed, value in enumerate([*(update(seed, size) for size in _SIZES for seed in range(4)), *_adversarial()]):
+        sent = suite.sent(suite.given(value), seed)
+        _check_bound(suite, sent, tolerance)
+    suite.check_state()
+    suite.check_values_that_are_not_finite()
+    if suite.wire.additive:
+        suite.check_additive(tolerance)
     sizes = {name: int(np.size(leaf)) for name, leaf in tree.items(update(0))}
     wired = transform.payload_bytes(sizes, 4 * sum(sizes.values()))
     assert isinstance(wired, int), f"{transform!r}.payload_bytes must be a whole number; found {wired!r}"
     assert wired >= 0, f"{transform!r}.payload_bytes must not be negative; found {wired}"
 
 
-def _context(seed: int) -> Context:
-    return Context(keys.root(seed), np.float32(4))
+def _adversarial() -> Iterator[Tree]:
+    """Yield updates made to escape a bound: long, flat, spiked, at both ends of float32."""
+    long = np.full(200_000, 0.1, np.float32)
+    spiked = np.concatenate([np.array([1e15], np.float32), long])
+    draw = np.random.default_rng(7)
+    mixed = (10.0 ** draw.uniform(-40, 18, 5_000) * draw.choice([-1, 1], 5_000)).astype(np.float32)
+    for x in (long, spiked, mixed, long * np.float32(1e-42), np.full(9, 3e38, np.float32), np.zeros(5, np.float32)):
+        yield {"params": {"x": x, "y": -x[:3]}, "state": {}}
 
 
-def _sent(transform: Transform, value: Tree, seed: int) -> Tree:
-    """Return what the server has of ``value``, after a look at whether encoding is pure."""
-    given = copied(value)
-    payload, _ = transform.encode(value, transform.init(value), _context(seed))
-    again, _ = transform.encode(value, transform.init(value), _context(seed))
-    same(payload, again, f"{transform!r} encoding twice with one key")
-    same(value, given, f"the value after {transform!r} encoded it")
-    return transform.decode(payload, _context(seed))
+def _norm(value: Tree) -> float:
+    return float(np.sqrt(sum(np.square(leaf, dtype=np.float64).sum() for leaf in tree.leaves(value))))
 
 
-def _check_kind(transform: Transform, sent: Tree, value: Tree) -> None:
-    same(tree.zeros(sent), tree.zeros(value), f"the shape of an update after {transform!r}")
+def _check_bound(suite: _Suite, sent: Tree, tolerance: float) -> None:
+    bound = suite.wire.l2_bound
+    if bound is not None:
+        norm = _norm(sent)
+        assert norm <= bound * (1 + tolerance), f"{suite.transform!r} sent {norm}; it says {bound}"
 
 
-def _check_state(transform: Transform, wire: Wire) -> None:
-    value = update(0)
-    state = transform.init(value)
-    kept = bool(tree.leaves(state))
-    assert kept == (wire.stateful_by is not None), (
-        f"{transform!r} {'keeps' if kept else 'keeps no'} state; its check() must say so in stateful_by"
-    )
-    _, new = transform.encode(value, state, _context(0))
-    same(tree.zeros(new), tree.zeros(state), f"the state of {transform!r} after one update")
-    nothing, _ = transform.encode({}, transform.init({}), _context(0))
-    assert transform.decode(nothing, _context(0)) == {}, f"{transform!r} must pass an update without leaves"
+@dataclass(frozen=True)
+class _Suite:
+    """A transform, the facts before and after it, and what its server sends beside the model."""
+
+    transform: Transform
+    before: Wire
+    wire: Wire
+    broadcast: Tree
+
+    @property
+    def noisy(self) -> bool:
+        """Whether what it sends is never the same."""
+        return self.wire.noise_by != self.before.noise_by and not isinstance(self.transform, CentralMechanism)
+
+    def given(self, value: Tree) -> Tree:
+        """Return an update as the steps before would hand it on: within their bound."""
+        whole = {**value, **tree.zeros(self.broadcast)}
+        bound, norm = self.before.l2_bound, _norm(whole)
+        return (
+            whole if bound is None or norm <= bound else tree.map(lambda x: (x * (bound / norm)).astype(x.dtype), whole)
+        )
+
+    def context(self, seed: int) -> Context:
+        """Return what it may know."""
+        return Context(keys.root(seed), np.float32(4), self.broadcast, lambda: self.before.l2_bound)
+
+    def encoded(self, value: Tree, seed: int) -> tuple[Tree, Tree]:
+        """Return payload and state."""
+        with np.errstate(over="ignore", under="ignore"):
+            return self.transform.encode(value, self.transform.init(value), self.context(seed))
+
+    def sent(self, value: Tree, seed: int) -> Tree:
+        """Return what the server has of ``value``, after a look at whether encoding is pure."""
+        transform, given = self.transform, copied(value)
+        payload, _ = self.encoded(value, seed)
+        again, _ = self.encoded(value, seed)
+        if self.noisy:
+            alike = any(tree.digest(a) == tree.digest(b) for a, b in _pairs(payload, again))
+            assert not alike, f"{transform!r} sent the same noise twice"
+        else:
+            same(payload, again, f"{transform!r} encoding twice with one key")
+        same(value, given, f"the value after {transform!r} encoded it")
+        sent = transform.decode(payload, self.context(seed))
+        same(tree.zeros(sent), tree.zeros(value), f"the shape of an update after {transform!r}")
+        return sent
+
+    def check_state(self) -> None:
+        """Look whether it keeps state if and only if it says so."""
+        transform, value = self.transform, self.given(update(0))
+        state = transform.init(value)
+        kept = bool(tree.leaves(state))
+        assert kept == (self.wire.stateful_by != self.before.stateful_by), (
+            f"{transform!r} {'keeps' if kept else 'keeps no'} state; its check() must say so in stateful_by"
+        )
+        _, new = self.encoded(value, 0)
+        same(tree.zeros(new), tree.zeros(state), f"the state of {transform!r} after one update")
+        empty = tree.zeros(self.broadcast)
+        nothing = transform.decode(self.encoded(empty, 0)[0], self.context(0))
+        assert tree.structure(nothing) == tree.structure(empty), f"{transform!r} must pass an update without leaves"
+
+    def check_values_that_are_not_finite(self) -> None:
+        """Look whether a client that diverged is still seen to have."""
+        for bad in (np.nan, np.inf, -np.inf):
+            value = self.given(update(0))
+            value["params"]["weights"][1, 2] = bad
+            with np.errstate(all="ignore"):
+                sent = self.transform.decode(self.encoded(value, 0)[0], self.context(0))
+            assert not all(np.isfinite(leaf).all() for leaf in tree.leaves(sent)), (
+                f"{self.transform!r} turned {bad} into finite numbers: a client that diverged would go unseen"
+            )
+
+    def check_additive(self, tolerance: float) -> None:
+        """Look whether the decoded sum is the sum of the decoded."""
+        payloads = [self.encoded(self.given(update(seed)), 0)[0] for seed in range(4)]
+        total, expected = payloads[0], self.transform.decode(payloads[0], self.context(0))
+        for payload in payloads[1:]:
+            total = tree.add(total, payload)
+            expected = tree.add(expected, self.transform.decode(payload, self.context(0)))
+        near(self.transform.decode(total, self.context(0)), expected, tolerance, f"the sum after {self.transform!r}")
 
 
-def _check_values_that_are_not_finite(transform: Transform) -> None:
-    for bad in (np.nan, np.inf, -np.inf):
-        value = update(0)
-        value["params"]["weights"][1, 2] = bad
-        with np.errstate(all="ignore"):
-            payload, _ = transform.encode(value, transform.init(value), _context(0))
-            sent = transform.decode(payload, _context(0))
-        finite = all(np.isfinite(leaf).all() for leaf in tree.leaves(sent))
-        assert not finite, f"{transform!r} turned {bad} into finite numbers: a client that diverged would go unseen"
-
-
-def _check_additive(transform: Transform, tolerance: float) -> None:
-    values = [update(seed) for seed in range(4)]
-    payloads = [transform.encode(value, transform.init(value), _context(0))[0] for value in values]
-    total, expected = payloads[0], transform.decode(payloads[0], _context(0))
-    for payload in payloads[1:]:
-        total = tree.add(total, payload)
-        expected = tree.add(expected, transform.decode(payload, _context(0)))
-    near(transform.decode(total, _context(0)), expected, tolerance, f"the sum after {transform!r}")
+def _pairs(left: Tree, right: Tree) -> list[tuple[Array, Array]]:
+    return [(a, b) for a, b in zip(tree.leaves(left), tree.leaves(right), strict=True) if np.size(a)]
