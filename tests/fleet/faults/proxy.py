@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -37,19 +38,38 @@ class Fault(Enum):
     DELAY = auto()
 
 
+@dataclass(frozen=True)
+class Strange:
+    """An answer to give once, in the place of the coordinator's, to a call whose path holds ``part``."""
+
+    part: str
+    status: int
+    body: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    relayed: bool = False  # whether the coordinator hears the call all the same
+
+
 class FaultyProxy:
     """Relays from ``port`` of 127.0.0.1 to ``upstream``; each request fails with ``probability`` in [0, 1].
 
-    Before that, the first request whose path holds a key of ``first`` fails so. ``seen`` counts the faults that were
+    Before that, the first request whose path holds a key of ``first`` fails so, and each of ``strange`` is answered
+    once, those for the same call one after the other. ``seen`` counts the faults that were
     made, ``kept`` how often each chunk was answered with 204, by path.
     """
 
     def __init__(
-        self, upstream: int, *, seed: int = 0, probability: float = 0.0, first: Mapping[str, Fault] | None = None
+        self,
+        upstream: int,
+        *,
+        seed: int = 0,
+        probability: float = 0.0,
+        first: Mapping[str, Fault] | None = None,
+        strange: Sequence[Strange] = (),
     ) -> None:
         self.upstream = upstream
         self.probability = probability
         self.first = dict(first or {})
+        self.strange = list(strange)  # that is still to be given
         self.seen: Counter[Fault] = Counter()
         self.kept: Counter[str] = Counter()
         self._draw = random.Random(seed)
@@ -81,6 +101,14 @@ class FaultyProxy:
                 return None
             self.seen[fault] += 1
             return fault
+
+    def odd(self, request: _Request) -> Strange | None:
+        """Return the strange answer that a request gets."""
+        with self._lock:
+            found = next((answer for answer in self.strange if answer.part in request.path), None)
+            if found is not None:
+                self.strange.remove(found)
+            return found
 
     def damaged(self, body: bytes) -> bytes:
         """Return ``body`` with one bit of it turned over."""
@@ -153,7 +181,13 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
         request = _Request(self.command, self.path, headers, body)
         try:
-            self._fail(request, self.server.proxy.fate(request))
+            odd = self.server.proxy.odd(request)
+            if odd is None:
+                self._fail(request, self.server.proxy.fate(request))
+            else:
+                if odd.relayed:
+                    request.send(self.server.proxy.upstream)
+                self._answer(odd.status, list(odd.headers.items()), odd.body.encode(), whole=True)
         except (OSError, http.client.HTTPException):
             pass  # the coordinator has hung up: so does the proxy
 

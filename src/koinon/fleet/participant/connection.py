@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import urllib3
 
-from koinon.errors import FleetError
+from koinon.errors import FleetError, FormatError
 from koinon.fleet.wire.certificates import fingerprint
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.refusal import Refusal
@@ -30,10 +30,12 @@ _READ_SECONDS = 90.0  # longer than a long poll
 _LONGEST_PAUSE = 15.0
 _BLOCK = 1 << 20
 _TRANSFERS = 3  # of a blob that does not come as announced
+_STRANGE = "http"  # the code of an answer that is not of the protocol
 _TUNNEL_REFUSED = "Tunnel connection failed: 407"
 _CHANCE = random.SystemRandom()  # an app file is loaded with a fixed seed, and parties must not try again in step
 _AUTHORIZATION = "Authorization"
-_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_LONGEST_WAIT = 60.0  # that a Retry-After is believed
+_AGAIN = (408, 425, 429)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class Connection:
         self.patience = reach.patience  # seconds without an answer until it gives up
         self._pool = _pool(reach, _context(reach))
         self._token: str | None = None
+        self._met = False  # whether a coordinator has answered: then what answers otherwise stands between
         self._renewing = threading.Lock()
         self.renew: Callable[[], str] = self._no_session
 
@@ -66,8 +69,17 @@ class Connection:
         """Return a JSON answer, None if it is empty. Raises Refusal for an error that sending again cannot mend."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
-        status, answer = self._sent(method, path, data, headers, signed_in)
-        return None if status == 204 or not answer else json.loads(answer)
+        found = None
+
+        def look(response: urllib3.BaseHTTPResponse) -> None:
+            nonlocal found
+            try:
+                found = json.loads(response.read())
+            except ValueError as error:
+                raise urllib3.exceptions.ProtocolError("what answers speaks no JSON: it is no coordinator") from error
+
+        self._sent(method, path, data, headers, signed_in, look)
+        return found
 
     def put(self, path: str, parts: Sequence[memoryview]) -> None:
         """Send bytes that lie in parts."""
@@ -80,7 +92,11 @@ class Connection:
 
         def look(response: urllib3.BaseHTTPResponse) -> None:
             nonlocal found
-            found = int(response.headers["Content-Range"].rpartition("/")[2])
+            whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+            if not whole.isdigit():
+                raise urllib3.exceptions.ProtocolError("the blob's size is not told")
+            response.read()
+            found = int(whole)
 
         self._sent("GET", f"/v1/blobs/{digest}", None, {"Range": "bytes=0-0"}, True, look)
         return found
@@ -88,14 +104,14 @@ class Connection:
     def download(self, digest: str, size: int) -> memoryview:
         """Return a blob whose bytes are checked against its digest; one that was damaged on its way is fetched again.
 
-        Raises FleetError if it is always another.
+        Raises FormatError if it is always another.
         """
         for _ in range(_TRANSFERS):
             data, found = self._transfer(f"/v1/blobs/{digest}", size)
             if found == digest:
                 return data
             self._say("The model was damaged on its way; fetching it again")
-        raise FleetError("The model that came is not the one that was announced. Its transfer was tampered with.")
+        raise FormatError("The model that came is not the one that was announced. Its transfer was tampered with.")
 
     def _transfer(self, path: str, size: int) -> tuple[memoryview, str]:
         """Return a blob and its digest; an interrupted transfer goes on where it stopped."""
@@ -103,7 +119,9 @@ class Connection:
         place, state = 0, hashlib.sha256()
 
         def more(response: urllib3.BaseHTTPResponse) -> None:
-            nonlocal place
+            nonlocal place, state
+            if response.status == 200:  # what stands between may know no ranges
+                place, state = 0, hashlib.sha256()
             while place < size:
                 count = _received(response, data[place : place + _BLOCK])
                 if not count:
@@ -132,7 +150,7 @@ class Connection:
         again: Callable[[], Mapping[str, str]] | None = None,
     ) -> tuple[int, bytes]:
         """Send until there is an answer; a session that has ended is begun anew."""
-        began, pauses, renewed = time.monotonic(), 0, False
+        began, pauses, ended = time.monotonic(), 0, ""
         while True:
             problem = ""
             try:
@@ -142,20 +160,27 @@ class Connection:
                 if _TUNNEL_REFUSED in str(error):
                     raise self._unknown_to_proxy() from error
                 status, answer, wait, problem = 0, b"", None, _plain(error)
-                renewed = False  # whoever answers next may be another process, with other sessions
-            if status and status not in _AGAIN:
-                if status == 401 and signed_in and not renewed:
-                    self._forget(own)
-                    renewed = True
-                    continue
-                if status >= 400:
-                    raise self._unknown_to_proxy() if status == 407 else _refusal(status, answer)
+            if 200 <= status < 300:
+                self._met = True
                 return status, answer
+            if status == 401 and signed_in and own[_AUTHORIZATION] != ended:
+                self._forget(own)
+                ended, before = own[_AUTHORIZATION], ended
+                if not before:
+                    continue
+            elif status:
+                self._check_passing(_refusal(status, answer))
             problem = problem or f"answered {status}: {_refusal(status, answer)}"
-            longest = min(_LONGEST_PAUSE, 0.25 * 2 ** min(pauses, 10))
-            pause = wait * _CHANCE.uniform(1.0, 2.0) if wait else longest * _CHANCE.uniform(0.5, 1.0)
-            self._rest(problem, pause, time.monotonic() - began, loud=pauses >= 2)
+            self._rest(problem, _pause(pauses, wait), time.monotonic() - began, loud=pauses >= 2)
             pauses += 1
+
+    def _check_passing(self, refusal: Refusal) -> None:
+        """Raise what was answered unless it may be another thing the next time: sending again is always safe."""
+        if refusal.status == 407:
+            raise self._unknown_to_proxy()
+        strange = self._met and refusal.code == _STRANGE
+        if not strange and refusal.status < 500 and refusal.status not in _AGAIN:
+            raise refusal
 
     def _once(
         self,
@@ -217,6 +242,13 @@ class Connection:
     @staticmethod
     def _no_session() -> str:
         raise FleetError("This connection has no session.")
+
+
+def _pause(pauses: int, wait: float | None) -> float:
+    """Return how long to wait after so many pauses, or after what Retry-After said; never in step with others."""
+    if wait:
+        return min(_LONGEST_WAIT, wait) * _CHANCE.uniform(1.0, 2.0)
+    return min(_LONGEST_PAUSE, 0.25 * float(1 << min(pauses, 10))) * _CHANCE.uniform(0.5, 1.0)
 
 
 def pinned_authority(link: JoinLink, reach: Reach, say: Callable[[str], None]) -> str | None:
@@ -294,7 +326,7 @@ def _refusal(status: int, answer: bytes) -> Refusal:
         error = json.loads(answer)["error"]
         return Refusal(status, str(error["code"]), str(error["message"]))
     except (ValueError, KeyError, TypeError):
-        return Refusal(status, "http", f"The coordinator answered {status}: {answer[:200].decode(errors='replace')}")
+        return Refusal(status, _STRANGE, f"The coordinator answered {status}: {answer[:200].decode(errors='replace')}")
 
 
 def _plain(error: Exception) -> str:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 
 from koinon import tree
 from koinon.core.execution import Engine, Plan
-from koinon.core.protocols import Offers
 from koinon.core.types import Job, Purpose
 from koinon.core.wire import Wire
-from koinon.errors import CompositionError, FleetError, KoinonError, StoreError
+from koinon.errors import CompositionError, FleetError, FormatError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable, pinned_authority
 from koinon.fleet.participant.keep import Enrolled, Keep
+from koinon.fleet.participant.sending import send
+from koinon.fleet.wire.abilities import OFFERS
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.codecs import CODECS
 from koinon.fleet.wire.link import JoinLink
@@ -38,11 +38,17 @@ from koinon.tree import Tree
 
 _WAIT_SECONDS = 30
 _LAST_SECONDS = 10.0
-_DISK_SECONDS = 5.0
+_TROUBLE_SECONDS = 5.0
+_FAREWELL_SECONDS = 600.0  # that a run's last words are waited for
 _RECEIPTS_SECONDS = 1.0  # between two fetches
-_LANES = 2
-_SEND_AGAIN = ("corrupt", "incomplete")  # damaged on its way, or lost with a coordinator
+_SEND_AGAIN = ("corrupt", "incomplete", "unknown", "too_large")  # damaged on its way, or a coordinator began anew
+_SEND_AGAIN_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
+_IS_OVER = ("over", "refused", "conflict")  # a round that needs nothing more of this participant
+_OWN_FAULT = ("malformed", "too_large")  # the same would come of the same work
+_FOR_GOOD = ("revoked", "superseded", "challenge", "other_app", "codec")  # decisions: nothing mends them
 _CHALLENGES = 5  # that may be lost one after the other
+_CHALLENGE_SECONDS = 30.0  # after which one may have grown too old
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,7 @@ class Ended:
 
 def participate(part: Participation, folder: Path, say: Callable[[str], None]) -> Ended:
     """Take part in a run until it is over. Raises FleetError, Refusal, CompositionError."""
-    part.floors.check(part.training.plan.algorithm.check(frozenset({Offers.CLIENT_STATE})))
+    part.floors.check(part.training.plan.algorithm.check(OFFERS))
     keep = Keep(folder)
     try:
         enrolled = _enrolled(part, keep, say)
@@ -148,28 +154,28 @@ class Participant:
         before = self._ended_before()
         if before is not None:  # it may be served anew; else its coordinator is gone for good
             self._connection.patience = min(self._connection.patience, _LAST_SECONDS)
-        try:
-            self._join()
-        except Unreachable:
-            if before is None:
-                raise
-            return before
-        self._connection.patience = self._part.reach.patience
-        serial, wrote = 0, time.monotonic()
+        serial, joined, well = 0, False, time.monotonic()
         while True:
             try:
+                if not joined:
+                    self._join()
+                    before, joined, self._connection.patience = None, True, self._part.reach.patience
                 work = self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait={_WAIT_SECONDS}")
                 ended = None if work is None else self._turn(work)
-            except StoreError as error:  # the work is still there when this disk has room again
-                if time.monotonic() - wrote > self._part.reach.patience:
+            except Unreachable:
+                if before is None:
                     raise
-                self._say(f"{error} Trying again in {_DISK_SECONDS:g} s")
-                time.sleep(_DISK_SECONDS)
-                serial = 0
+                return before
+            except (StoreError, Refusal) as error:  # this disk has no room, or the coordinator has forgotten something
+                if _for_good(error) or time.monotonic() - well > self._part.reach.patience:
+                    raise
+                self._say(f"{error} Trying again in {_TROUBLE_SECONDS:g} s")
+                time.sleep(_TROUBLE_SECONDS)
+                serial, joined = 0, joined and isinstance(error, StoreError)
                 continue
             if ended is not None:
                 return ended
-            serial, wrote = serial if work is None else work["serial"], time.monotonic()
+            serial, well = serial if work is None else work["serial"], time.monotonic()
 
     def _ended_before(self) -> Ended | None:
         """Return how this app's run ended, if this folder knows: the same line is started again at every boot."""
@@ -198,13 +204,15 @@ class Participant:
 
     def _session(self) -> str:
         """Return a session's token; a challenge that a lost answer used up, or a restart voided, is asked for anew."""
-        for _ in range(_CHALLENGES):
+        wrong = 0
+        while True:
+            began = time.monotonic()
             try:
                 return self._answered_challenge()
             except Refusal as refusal:
-                if refusal.code != "challenge":
+                wrong += time.monotonic() - began < _CHALLENGE_SECONDS
+                if refusal.code != "challenge" or wrong > _CHALLENGES:
                     raise
-        return self._answered_challenge()
 
     def _answered_challenge(self) -> str:
         client = self._enrolled.client
@@ -223,10 +231,9 @@ class Participant:
         if not mine:
             raise self._no_run(runs)
         self._run = mine[0]["run"]
-        told = self._connection.call("GET", f"/v1/runs/{self._run}")
+        told = self._describe()
         if digest(canonical(told["description"]).encode()) != own:
             raise FleetError("The coordinator describes another app than the one whose hash it gives. Do not join it.")
-        self._chunk_bytes = int(told["chunk_bytes"])
         data, only = part.training.plan.data, np.array([0])
         counts = {
             f"{name}_examples": int(data.span(only, held_out=held_out)[1][0])
@@ -238,6 +245,12 @@ class Participant:
         self._fetch_receipts()
         self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
         self._say(f"Joined {mine[0]['name']} with {counts['train_examples']:,} examples to train on; they stay here")
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what the coordinator says of the run."""
+        told: dict[str, Any] = self._connection.call("GET", f"/v1/runs/{self._run}")
+        self._chunk_bytes = int(told["chunk_bytes"])
+        return told
 
     def _no_run(self, runs: list[dict[str, Any]]) -> FleetError:
         """Return what is different between this app and the coordinator's."""
@@ -272,17 +285,21 @@ class Participant:
         try:
             return self._send(work, *self._computed(work, number, purpose))
         except Refusal as refusal:
-            if refusal.status == 410:  # the round went on without it
+            if refusal.code in _IS_OVER:
                 self._say(f"Round {number}: {refusal}")
                 return False
-            if refusal.code in ("refused", "malformed"):
-                self._say(f"Round {number}: {refusal}")
+            if not _for_good(refusal):
+                self._fail(work, str(refusal))
+            if refusal.code in _OWN_FAULT:
                 return False
             raise
         except (FleetError, StoreError):
             raise
         except KoinonError as error:
             return self._fail(work, str(error))
+        except Exception as error:  # noqa: BLE001 - a fault of this app, or of a model that does not fit it
+            _LOG.exception("Round %d cannot be computed here", number)
+            return self._fail(work, f"{type(error).__name__}: {error}")
 
     def _computed(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
         """Return the update's file, its weight and the state to stage."""
@@ -310,40 +327,21 @@ class Participant:
         """Upload what is missing and commit it; what it leaves on this disk is written first."""
         if not 1 <= weight < LARGEST_WEIGHT:
             return self._fail(work, f"a weight of {weight} cannot be sent: it must be from 1 to {LARGEST_WEIGHT - 1}")
-        file = Pieces(pieces)
-        claim = file.claim(self._chunk_bytes)
         if tree.leaves(state):
             self._keep.stage(self._run, work["round"], state)
-        at = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}"
-        word = self._word(work, claim, weight)
-        while True:
+        at, file = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}", Pieces(pieces)
+        for pause in (*_SEND_AGAIN_SECONDS, None):
+            claim = file.claim(self._chunk_bytes)
             try:
-                if len(claim.digests) == 1:
-                    self._send_whole(at, claim, file, word)
-                else:
-                    self._send_chunks(at, claim, file, word)
-                return True
+                send(self._connection, at, claim, file, self._word(work, claim, weight))
+                break
             except Refusal as refusal:
-                if refusal.code not in _SEND_AGAIN:
+                if refusal.code not in _SEND_AGAIN or pause is None:
                     raise
                 self._say(f"Round {work['round']}: {refusal}")
-
-    def _send_whole(self, at: str, claim: Claim, file: Pieces, word: Mapping[str, Any]) -> None:
-        told = {"digest": claim.digests[0], **{name: word[name] for name in ("weight", "model", "signature")}}
-        self._connection.put(f"{at}/update?{urlencode(told)}", file.part(0, claim.size))
-
-    def _send_chunks(self, at: str, claim: Claim, file: Pieces, word: Mapping[str, Any]) -> None:
-        body = {"bytes": claim.size, "chunk_bytes": claim.chunk_bytes, "digests": list(claim.digests)}
-        have = set(self._connection.call("POST", f"{at}/update", body)["have"])
-        lanes = ThreadPoolExecutor(_LANES)  # while one chunk is answered for, another is on its way
-        try:
-            missing = (place for place in range(len(claim.digests)) if place not in have)
-            parts = ((f"{at}/update/{i}", file.part(i * claim.chunk_bytes, claim.length(i))) for i in missing)
-            for sent in [lanes.submit(self._connection.put, *part) for part in parts]:
-                sent.result()
-        finally:
-            lanes.shutdown(cancel_futures=True)
-        self._connection.call("POST", f"{at}/commit", word)
+                time.sleep(pause)
+                self._describe()
+        return True
 
     def _word(self, work: Mapping[str, Any], claim: Claim, weight: int) -> dict[str, Any]:
         """Return what this participant signs of its update, and keep it: what may be in a receipt is known here."""
@@ -361,17 +359,23 @@ class Participant:
         try:
             self._connection.call("POST", f"{at}/failure", {"reason": reason[:2000]})
         except Refusal as refusal:
-            if refusal.status != 410:
+            if _for_good(refusal):
                 raise
         return False
 
     def _ended(self, work: Mapping[str, Any]) -> Ended:
         """Return how the run ended, with the final model and the rest of the receipts on this disk."""
+        self._connection.patience = min(self._connection.patience, _FAREWELL_SECONDS)
         path, model = None, work.get("model")
-        if model:
-            told = self._connection.call("GET", f"/v1/runs/{self._run}")
-            path = self._keep.model(told["name"], self._connection.download(model, self._connection.size(model)))
-        self._fetch_receipts()
+        try:
+            if model:
+                name, size = self._describe()["name"], self._connection.size(model)
+                path = self._keep.model(name, self._connection.download(model, size))
+            self._fetch_receipts()
+        except (FormatError, FleetError) as error:
+            if _for_good(error):
+                raise
+            self._say(f"The run is over, and not all of it is here: {error} Start the same line again for the rest.")
         self._keep.note("runs", self._run, {"state": work["state"], "model": model, "digest": work.get("digest")})
         self._leave(int(work["serial"]))
         return Ended(work["state"], work["stopped"], work.get("digest"), path)
@@ -382,3 +386,8 @@ class Participant:
             self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait=0")
         except FleetError as error:
             self._say(f"The coordinator did not hear the goodbye: {error}")
+
+
+def _for_good(error: Exception) -> bool:
+    """Return whether an error is somebody's decision that this participant has to end."""
+    return isinstance(error, Refusal) and error.code in _FOR_GOOD
