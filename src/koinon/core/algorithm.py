@@ -33,8 +33,7 @@ class Synchronous:
     def __post_init__(self) -> None:
         whole(self, "clients")
         whole(self, "retries", least=0)
-        for name in ("quorum", "over_selection", "shortest", "longest"):
-            positive(self, name)
+        positive(self, "quorum", "over_selection", "shortest", "longest")
         if self.quorum > 1 or self.over_selection < 1 or self.shortest > self.longest:
             raise ConfigurationError(
                 "Synchronous takes a quorum of at most 1, an over_selection of at least 1 and shortest <= longest; "
@@ -56,17 +55,15 @@ class Algorithm:
 
     def wires(self) -> list[tuple[str, Wire]]:
         """Return the facts before the channel and after every step of it, with the step's repr."""
-        wire = Wire()
-        steps = [("update", wire)]
+        steps = [("update", Wire())]
         for transform in self.channel:
-            wire = transform.check(wire)
-            steps.append((repr(transform), wire))
+            steps.append((repr(transform), transform.check(steps[-1][1])))
         return steps
 
     @property
-    def private(self) -> bool:
-        """Whether a step makes the updates private; every client then weighs 1."""
-        return any(isinstance(step, Private) for step in self.channel)
+    def private(self) -> tuple[Private, ...]:
+        """The steps that make updates private: with one, every client weighs 1."""
+        return tuple(step for step in self.channel if isinstance(step, Private))
 
     def check(self, offers: frozenset[Offers]) -> Wire:
         """Return the facts of what the server receives, or raise CompositionError."""
@@ -86,7 +83,6 @@ class Algorithm:
                 f"{wire.stateful_by} keeps state on each client, but this runtime offers none. "
                 f"Use a runtime that offers client state (local, processes), or drop {wire.stateful_by}."
             )
-        for step in self.channel:
-            if isinstance(step, Private):
-                step.check_algorithm(self)
+        for step in self.private:
+            step.check_algorithm(self)
         return wire

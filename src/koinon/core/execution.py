@@ -32,10 +32,7 @@ class Engine(Protocol):
         """Compute every task; ``states`` are the clients' stacked states in task order ({} if none)."""
 
     def send(self, plan: Plan, job: Job, states: Tree) -> tuple[Payload, Tree]:
-        """Compute the one task of ``job`` and return what its client sends, and the client's new state.
-
-        ``states`` is that client's state, stacked ``[1, ...]``, and so is the new one.
-        """
+        """Compute the one task of ``job``; return what its client sends and its new state. States are ``[1, ...]``."""
 
 
 class Runtime(Protocol):

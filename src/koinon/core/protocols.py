@@ -11,7 +11,6 @@ from koinon.core.wire import Wire
 from koinon.tree import Array, Tree
 
 C = TypeVar("C")
-S = TypeVar("S")
 
 
 class Needs(Enum):
