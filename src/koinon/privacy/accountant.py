@@ -50,12 +50,15 @@ def noise_multiplier(*, epsilon: float, rounds: int, delta: float, sampling_rate
         high *= 2
     while high > _SMALLEST and spent(high / 2, composed_renyi) <= epsilon:
         high /= 2
-    low, above = high / 2, spent(high / 2, composed)
-    while above <= epsilon:  # the loss distribution needs less noise
+    low = high / 2
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if spent(middle, composed_renyi) > epsilon else (low, middle)
+    low = 0.85 * high
+    while (above := spent(low, composed)) <= epsilon:  # the loss distribution needs less noise
         if low <= _SMALLEST:
             return low
-        high, low = low, low / 2
-        above = spent(low, composed)
+        high, low = low, 0.85 * low
     below = spent(high, composed)
     while high / low > 1 + _TOLERANCE:  # epsilon is nearly a power of the multiplier
         share = math.log(above / epsilon) / math.log(above / below) if math.isfinite(above) and below else 0.5

@@ -71,12 +71,12 @@ class Ledger:
     @property
     def spent(self) -> Spent:
         """Every event that is written down, and how often."""
-        return Counter(entry.event for entry in self._entries.values())
+        return Counter(entry.event for entry in list(self._entries.values()))  # another thread may add to them
 
     @property
     def secret(self) -> bool:
         """Whether every release was made with secret keys."""
-        return all(entry.secret for entry in self._entries.values())
+        return all(entry.secret for entry in list(self._entries.values()))
 
     def __len__(self) -> int:
         return len(self._entries)

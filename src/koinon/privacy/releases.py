@@ -60,6 +60,11 @@ class Releases:
         """Whether it is the server that adds the noise."""
         return isinstance(self._own.mechanism, CentralMechanism)
 
+    @property
+    def charged(self) -> int:
+        """How many releases the ledger holds, of all runs about the data set."""
+        return len(self._ledger)
+
     def expected(self, population: int) -> float:
         """Return what a sum is divided by: the cohort's expected size, which no client can change."""
         assert isinstance(self._sampler, AccountedSampler), "the algorithm's check refuses every other"
