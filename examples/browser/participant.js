@@ -9,9 +9,10 @@ import { readTensors, writeTensors } from "./tensors.js";
 const WAIT_SECONDS = 30; // how long a long poll may stay unanswered
 const ANSWER_SECONDS = 60; // how long any other call may take
 const PAUSES_SECONDS = [0.5, 1, 2, 4, 8, 16, 30, 30, 30]; // between attempts: two minutes in all
-const BUSY = [408, 429, 500, 502, 503, 504];
+const BUSY = [408, 425, 429]; // and whatever is a fault of the other side
 const TRIES = 4; // of what arrives damaged or is no longer there
-const MISSED = ["over", "not_asked", "unknown", "conflict", "refused"]; // what a round says that goes on without this client
+const MISSED = ["over", "not_asked", "conflict", "refused"]; // what a round says that goes on without this client
+const LOST = ["unknown", "incomplete", "corrupt", "damaged", "signature"]; // what it is told to ask this client again for
 
 /** An answer other than 2xx: its status, its code, and what the coordinator says to do. */
 export class ProtocolError extends Error {
@@ -110,7 +111,7 @@ export class Participant {
     const signed = [run, work.round, work.purpose, this.client, work.model, root, bytes.length, weight];
     const commit = { root, weight, model: work.model, signature: await sign(this.keys, "update", ...signed) };
     const begin = { bytes: bytes.length, chunk_bytes: chunkBytes, digests };
-    return again(["incomplete"], async () => {
+    return again(["incomplete", "unknown"], async () => { // a coordinator that was restarted may have lost what it was told
       const { have } = await this.#call("POST", `${path}/update`, { json: begin });
       for (const i of chunks.keys()) {
         if (have.includes(i)) continue;
@@ -166,9 +167,14 @@ export class Participant {
     if (local.app && local.app !== app) {
       throw new Error(`This page was made for app ${local.app}, and the run is of ${app}. Open the page of that app.`);
     }
-    await this.join(run, app, local.examples, local.heldOut);
+    const join = () => this.join(run, app, local.examples, local.heldOut);
+    await join();
     for (let since = 0; ; ) {
-      const work = await this.work(run, since);
+      const work = await this.work(run, since).catch(async (error) => {
+        if (error.code !== "not_joined") throw error;
+        await join(); // the coordinator has lost what it knew of this client
+        return this.work(run, 0);
+      });
       if (!work) continue;
       since = work.serial;
       if (work.state === "train" || work.state === "evaluate") tell(await this.#answer(run, work, local, chunkBytes));
@@ -181,13 +187,15 @@ export class Participant {
     try {
       const model = readTensors(await this.blob(work.model, work.bytes, chunkBytes));
       const { tensors, weight } = await computed(() => local[work.state](model, work));
-      const { root, duplicate } = await this.submit(run, work, writeTensors(tensors), weight, chunkBytes);
+      const { root, duplicate } = await this.submit(run, work, writeTensors(tensors, { salt: salt() }), weight, chunkBytes);
       return { kind: "committed", work, weight, root, duplicate };
     } catch (error) {
-      const ours = error instanceof ComputationError;
-      if (ours) await this.fail(run, work, error.message.slice(0, 500));
-      if (ours || MISSED.includes(error.code)) return { kind: "lost", work, error };
-      throw error;
+      if (MISSED.includes(error.code)) return { kind: "lost", work, error };
+      if (!(error instanceof ComputationError) && !LOST.includes(error.code)) throw error;
+      await this.fail(run, work, error.message.slice(0, 500)).catch((other) => {
+        if (!MISSED.includes(other.code)) throw other;
+      });
+      return { kind: "lost", work, error };
     }
   }
 
@@ -243,7 +251,7 @@ async function call(url, method, path, options) {
     try {
       const { status, body, retryAfter } = await request(url, method, path, options);
       if (status < 300) return body;
-      if (!pause || !BUSY.includes(status)) throw new ProtocolError(status, body?.error ?? { message: `Status ${status}.` });
+      if (!pause || !(BUSY.includes(status) || status >= 500)) throw new ProtocolError(status, body?.error ?? { message: `Status ${status}.` });
       asked = Math.min(retryAfter, 60);
     } catch (error) {
       const network = error instanceof TypeError || error.name === "TimeoutError";
@@ -266,4 +274,9 @@ async function request(url, method, path, { json, bytes, token, headers = {}, se
   const isJson = answer.headers.get("Content-Type")?.startsWith("application/json");
   const body = isJson && received.length ? JSON.parse(new TextDecoder().decode(received)) : received;
   return { status: answer.status, body, retryAfter: Number(answer.headers.get("Retry-After")) };
+}
+
+// Every party learns the digest of an update from the receipts: who guesses the update must not see that it is right.
+function salt() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

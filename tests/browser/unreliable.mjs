@@ -12,7 +12,10 @@ const [{ localPart }, { Participant }, { makeKeys }] = await Promise.all(
   ["logistic.js", "participant.js", "signing.js"].map(load),
 );
 
-const EVERY = { lost: 29, unanswered: 31, repeated: 23, forgotten: 37, damagedUp: 7, damagedDown: 11 };
+const EVERY = {
+  lost: 29, unanswered: 31, repeated: 23, forgotten: 37, damagedUp: 7, damagedDown: 11,
+  unannounced: 9, unjoined: 13, busy: 43,
+};
 const chances = Object.fromEntries(Object.keys(EVERY).map((what) => [what, first]));
 const faults = Object.fromEntries(Object.keys(EVERY).map((what) => [what, 0]));
 const plain = globalThis.fetch;
@@ -37,6 +40,9 @@ async function unreliable(url, options) {
   }
   if (options.method === "PUT" && happens("damagedUp")) options = { ...options, body: damaged(options.body) };
   if (options.method !== "GET" && happens("repeated")) await (await plain(url, options)).arrayBuffer();
+  if (options.headers.Authorization && happens("busy")) return refusal(429, "rate", { "Retry-After": "1" });
+  if (/\/(update\/\d+|commit)$/.test(path) && happens("unannounced")) return refusal(404, "unknown");
+  if (path.endsWith("/work") && happens("unjoined")) return refusal(403, "not_joined");
   const answer = await plain(url, options);
   if (happens("unanswered")) {
     await answer.arrayBuffer();
@@ -46,6 +52,10 @@ async function unreliable(url, options) {
     return new Response(damaged(new Uint8Array(await answer.arrayBuffer())), { status: answer.status });
   }
   return answer;
+}
+
+function refusal(status, code, headers = {}) {
+  return Response.json({ error: { code, message: `A test says ${code}.` } }, { status, headers });
 }
 
 function happens(what) {
