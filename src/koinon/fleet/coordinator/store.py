@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from koinon.errors import StoreError
 from koinon.fleet.coordinator import tables
+from koinon.fleet.wire.signatures import forget_partial
 from koinon.store.lock import lock
 
 DATABASE = "fleet.sqlite"
@@ -53,6 +54,7 @@ class FleetStore:
         """
         with ExitStack() as undo:
             undo.callback(os.close, lock(folder))
+            forget_partial(folder)
             engine = _sqlite(folder) if database is None else _postgresql(database, alone=True)
             undo.callback(engine.dispose)
             with speaking(folder, engine):

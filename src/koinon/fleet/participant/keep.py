@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from koinon.errors import StoreError
-from koinon.fleet.wire.signatures import OwnKey, write_secret
+from koinon.fleet.wire.signatures import OwnKey, forget_partial, write_secret
 from koinon.store.blobs import pack, unpack
 from koinon.store.lock import lock
 from koinon.tree import Tree
@@ -42,6 +42,8 @@ class Keep:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = lock(folder)
+        for place in (folder, folder / "states"):
+            forget_partial(place)
         self.key = OwnKey.at(folder / "identity.key")
 
     def enrolled(self) -> Enrolled | None:

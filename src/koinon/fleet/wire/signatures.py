@@ -22,6 +22,7 @@ from koinon.errors import FleetError, FormatError
 
 _P256_SCALAR = 32
 _FIELD = 2**255 - 19
+_PARTIAL = ".koinon-part"  # ends the name of a file that is being written
 
 
 class Kind(Enum):
@@ -148,11 +149,21 @@ def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
 def write_secret(path: Path, data: bytes | memoryview) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}{_PARTIAL}")
     partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def forget_partial(folder: Path) -> None:
+    """Delete what a killed process left of secrets in a folder that this process has locked."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
