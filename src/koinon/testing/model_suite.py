@@ -27,8 +27,8 @@ def check_model(model: Model, data: FederatedDataset, *, tolerance: float = 1e-4
 
     First variables come from the key alone and are float32; gradients have the shape of the parameters; metrics
     are sums that add over any split and count only what the mask counts. A model without state whose gradient
-    ignores the key is held to the slope of its own loss. One with ``clipped_gradient`` is held to the norm of every
-    single example, to the sum of them all, and to leaving out an example that is not finite.
+    ignores the key is held to the slope of its own loss, and with ``clipped_gradient`` to the norm of every single
+    example, to the sum of them all, and to leaving out an example that is not finite.
     """
     model.check(data)
     variables = tree.to_numpy(model.init(keys.root(1)))

@@ -1,0 +1,279 @@
+"""DP-SGD on clients: the cipher and its normals, batches by secret coins, what one example can do, what is claimed."""
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import apps
+import koinon as kn
+from koinon import keys, tree
+from koinon.core.types import Batch, Task
+from koinon.errors import CompositionError, ConfigurationError
+from koinon.models.own_loop import OwnLoopModel
+from koinon.testing.models import SoftmaxRegression
+from koinon.testing.samples import INPUTS, classified
+from koinon.work.private import PrivateTraining
+from koinon.work.private_batches import PoissonBatches, ShuffledBatches, room
+from koinon.work.secret_noise import Draw, chacha, normals, words
+
+SECRET = np.arange(8, dtype=np.uint32) * np.uint32(0x01234567)
+KEY = np.array([7, 9], np.uint32)
+STOP = kn.Stop(rounds=3)
+
+
+def algorithm(**fields: Any) -> kn.Algorithm:
+    fields = {"batches": ShuffledBatches(size=8), "test_seed": 1, **fields}
+    return kn.replace(kn.fedavg(), work=PrivateTraining(**fields))
+
+
+def product(y: Any, output: Any) -> Any:
+    return y * output[..., 0]
+
+
+def one_step(work: PrivateTraining, secret: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
+    """Return the change of the model of one step on these examples, from zero weights."""
+    model = SoftmaxRegression(x.shape[1], 3)
+    broadcast = tree.zeros(model.init(np.zeros(2, np.uint32)))
+    task = Task(KEY, np.float32(len(x)), np.float32(1))
+    carry = work.begin(task, broadcast, {"secret": secret})
+    carry, _ = work.step(model, carry, Batch(x, y, np.ones(len(x), np.float32), KEY))
+    return work.finish(task, broadcast, carry)[0].value["params"]
+
+
+# The cipher and its normals.
+
+
+def test_the_cipher_is_chacha20_of_rfc_8439_where_it_has_20_rounds() -> None:
+    key = np.frombuffer(bytes(range(32)), "<u4").astype(np.uint32)
+    nonce = np.frombuffer(bytes.fromhex("000000090000004a00000000"), "<u4").astype(np.uint32)
+    block = chacha(key, nonce, 2, rounds=20).reshape(16, 2)[:, 1]  # the RFC's example has counter 1
+    expected = (
+        "e4e7f110 15593bd1 1fdd0f50 c47120a3 c7f4d1c7 0368c033 9aaa2204 4e6cd4c3 "
+        "466482d2 09aa9f07 05d7c214 a2028bd9 d19c12b5 b94e16de e883d0cb 4e3c50a2"
+    )
+    assert [f"{word:08x}" for word in block.tolist()] == expected.split()
+
+
+def test_a_compiled_program_draws_the_same_words_and_normals() -> None:
+    there = jax.jit(lambda s, k, t: words(s, k, t, Draw.NOISE, 1001))(SECRET, KEY, np.uint32(5))
+    here = words(SECRET, KEY, np.uint32(5), Draw.NOISE, 1001)
+    np.testing.assert_array_equal(here, there)
+    np.testing.assert_allclose(normals(here[:1000]), jax.jit(normals)(there[:1000]), rtol=1e-4, atol=1e-5)
+
+
+def test_streams_differ_by_secret_task_turn_and_purpose() -> None:
+    first = words(SECRET, KEY, np.uint32(0), Draw.NOISE, 64)
+    others = [
+        words(SECRET + np.uint32(1), KEY, np.uint32(0), Draw.NOISE, 64),
+        words(SECRET, KEY + np.uint32(1), np.uint32(0), Draw.NOISE, 64),
+        words(SECRET, KEY, np.uint32(1), Draw.NOISE, 64),
+        words(SECRET, KEY, np.uint32(0), Draw.COINS, 64),
+    ]
+    assert all((first != other).mean() > 0.95 for other in others)
+
+
+def test_normals_are_normal_and_independent() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    drawn = normals(words(SECRET, KEY, np.uint32(0), Draw.NOISE, 2_000_000)).astype(np.float64)
+    assert stats.kstest(drawn, "norm").pvalue > 1e-3
+    for power, moment, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((drawn**power).mean() - moment) < 4 * (spread / len(drawn)) ** 0.5
+    for bound in (3.0, 4.0, 4.5):
+        wanted = 2 * stats.norm.sf(bound) * len(drawn)
+        assert abs((np.abs(drawn) > bound).sum() - wanted) < 4 * wanted**0.5 + 1
+    half = len(drawn) // 2
+    assert abs(np.corrcoef(drawn[:half], drawn[half:])[0, 1]) < 4 / half**0.5
+    assert abs(np.corrcoef(drawn[:half] ** 2, drawn[half:] ** 2)[0, 1]) < 4 / half**0.5
+
+
+def test_the_extremes_of_the_cipher_are_finite_normals() -> None:
+    extreme = np.array([0, 0xFFFFFFFF, 0, 0xFFFFFFFF, 0, 0, 0xFFFFFFFF, 0xFFFFFFFF], np.uint32)
+    drawn = normals(extreme)
+    assert np.isfinite(drawn).all() and 7.3 < np.abs(drawn).max() < 7.6
+
+
+# What a step does.
+
+
+def test_the_noise_of_a_step_has_the_deviation_that_is_accounted() -> None:
+    work = PrivateTraining(norm=0.5, multiplier=3.0, batches=ShuffledBatches(size=4), optimizer=kn.sgd(0.2))
+    x, y = np.zeros((4, 400), np.float32), np.array([0, 1, 2, 0], np.int32)
+    secrets = [SECRET, SECRET + np.uint32(1), SECRET + np.uint32(2)]
+    changes = [one_step(work, secret, x, y)["weights"] for secret in secrets]  # zero inputs: no gradient, only noise
+    flat = np.concatenate([change.reshape(-1) for change in changes]) / (0.2 * 0.5 * 3.0 / 4)
+    assert abs(flat.std() - 1) < 4 / (2 * len(flat)) ** 0.5 and abs(flat.mean()) < 4 / len(flat) ** 0.5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, 1e4])
+def test_no_example_moves_a_step_by_more_than_its_norm(value: float) -> None:
+    work = PrivateTraining(norm=0.5, multiplier=1e-6, batches=ShuffledBatches(size=6), optimizer=kn.sgd(1.0))
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(6, 5)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2], np.int32)
+    spoilt = x.copy()
+    spoilt[2] = value
+    with np.errstate(all="ignore"):
+        moved = tree.subtract(one_step(work, SECRET, spoilt, y), one_step(work, SECRET, x, y))
+    assert float(tree.sum_of_squares(moved)) ** 0.5 <= 2 * 0.5 / 6 * 1.001
+
+
+def test_an_example_that_is_not_finite_is_dropped_and_counted_and_its_client_stays() -> None:
+    data = kn.federate(apps.clients(3), holdout=0.0)
+    start, _ = data.span(np.array([1]), held_out=False)
+    data.x[data.order()[int(start[0]) + 4]] = np.nan
+    run = kn.fit(apps.model(), data, algorithm(), stop=STOP, progress=False)
+    rows = run.outcome.history[-1].rows
+    assert rows.refused() == {} and rows.metrics["dropped"].tolist() == [0.0, 1.0, 0.0]
+    assert all(np.isfinite(leaf).all() for leaf in tree.leaves(run.params))
+
+
+# Batches by secret coins.
+
+
+def test_every_example_comes_with_the_probability_that_is_accounted() -> None:
+    ways, count, turns = PoissonBatches(one_in=5), 40, 3000
+    batch = Batch(np.arange(count), np.arange(count), (np.arange(count) < 30).astype(np.float32), KEY)
+    seen, sizes = np.zeros(count), []
+    for turn in range(turns):
+        drawn = ways.drawn(batch, SECRET, KEY, np.uint32(turn))
+        chosen = drawn.x[drawn.mask > 0]
+        assert len(set(chosen.tolist())) == len(chosen) and (chosen == drawn.y[drawn.mask > 0]).all()
+        seen[chosen] += 1
+        sizes.append(len(chosen))
+    assert seen[30:].sum() == 0  # what fills a batch up is never drawn
+    assert (np.abs(seen[:30] / turns - 0.2) < 5 * (0.2 * 0.8 / turns) ** 0.5).all()
+    assert abs(np.var(sizes) - 30 * 0.2 * 0.8) < 5 * 4.8 * (2 / turns) ** 0.5  # independent coins: a binomial size
+
+
+@pytest.mark.parametrize(("examples", "one_in"), [(60, 6), (1000, 10), (5000, 50), (12, 2), (7, 1), (1, 10)])
+def test_a_batch_has_room_but_for_one_in_a_million_millions(examples: int, one_in: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    size = room(examples, one_in)
+    assert stats.binom.sf(size, examples, 1 / one_in) < 1e-12
+    assert size == 1 or stats.binom.sf(size - 1, examples, 1 / one_in) >= 1e-12
+
+
+def test_nobody_draws_the_same_twice_and_a_secret_lasts_one_round() -> None:
+    work = PrivateTraining()
+    first, second = work.init({}), work.init({})
+    assert (first["secret"] != second["secret"]).any() and first["secret"].shape == (8,)
+    task = Task(KEY, np.float32(4), np.float32(1))
+    broadcast = SoftmaxRegression().init(np.zeros(2, np.uint32))
+    _, kept = work.finish(task, broadcast, work.begin(task, broadcast, first))
+    assert (kept["secret"] != first["secret"]).all() and kept["secret"].dtype == np.uint32
+
+
+def test_two_runs_of_one_seed_have_other_noise() -> None:
+    secret = kn.replace(kn.fedavg(), work=PrivateTraining(batches=ShuffledBatches(size=8)))
+    runs = [kn.fit(apps.model(), apps.clients(2), secret, stop=STOP, progress=False) for _ in range(2)]
+    assert runs[0].digest != runs[1].digest
+    tested = [kn.fit(apps.model(), apps.clients(2), algorithm(), stop=STOP, progress=False) for _ in range(2)]
+    assert tested[0].digest == tested[1].digest
+
+
+@pytest.mark.parametrize("batches", [ShuffledBatches(size=8), PoissonBatches(one_in=4)], ids=repr)
+def test_workers_engines_and_a_resumed_run_agree(batches: Any, tmp_path: Any) -> None:
+    chosen = algorithm(batches=batches, corrections=(kn.Proximal(0.1),))
+
+    def run(**fields: Any) -> kn.Run:
+        return kn.fit(apps.model(), apps.clients(4), chosen, progress=False, **{"stop": STOP, **fields})
+
+    straight = run()
+    kn.fit(apps.model(), apps.clients(4), chosen, stop=kn.Stop(rounds=1), out=tmp_path / "run", progress=False)
+    assert run(out=tmp_path / "run").digest == straight.digest
+    assert run(runtime="processes", workers=2).digest == straight.digest
+    for a, b in zip(tree.leaves(run(engine="reference").params), tree.leaves(straight.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+# What is claimed.
+
+
+def test_an_epoch_of_shuffled_batches_is_one_gaussian_with_twice_the_norm() -> None:
+    pytest.importorskip("dp_accounting")
+    work = PrivateTraining(multiplier=20.0, batches=ShuffledBatches(size=8, epochs=4))
+    claim = work.statement(rounds=25, delta=1e-5)  # 100 Gaussians of 10: one of 1
+    assert claim.epsilon == pytest.approx(4.377178, abs=2e-3) and claim.unit == "example" and claim.guarantee
+    assert claim.adjacency == "replace one" and claim.epsilon_renyi >= claim.epsilon
+
+
+def test_poisson_batches_are_accounted_with_the_rate_of_their_coins() -> None:
+    pytest.importorskip("dp_accounting")
+    work = PrivateTraining(multiplier=4.0, batches=PoissonBatches(one_in=100))
+    claim = work.statement(rounds=100, delta=1e-5)
+    assert claim.epsilon == pytest.approx(0.9470, abs=1e-3) and claim.adjacency == "add or remove one"
+    with pytest.raises(ConfigurationError, match=r"delta must be above"):
+        work.statement(rounds=10**9, delta=1e-5)
+
+
+def test_a_seed_for_tests_is_no_guarantee() -> None:
+    pytest.importorskip("dp_accounting")
+    claim = PrivateTraining(multiplier=4.0, test_seed=3).statement(rounds=10)
+    assert not claim.guarantee and claim.sentence.startswith("no guarantee: test_seed")
+
+
+# What is refused.
+
+
+def test_a_model_that_mixes_examples_is_refused_and_its_likeness_without_is_not() -> None:
+    keras = pytest.importorskip("keras")
+    data = classified()
+
+    def fit(layer: Any) -> kn.Run:
+        layers = [keras.layers.Input((INPUTS,)), keras.layers.Dense(4), layer, keras.layers.Dense(3)]
+        model = keras.Sequential(layers)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer="sgd", loss=loss)
+        return kn.fit(model, data, algorithm(norm=0.1), stop=kn.Stop(rounds=1), progress=False)
+
+    with pytest.raises(CompositionError, match=r"BatchNormalization does.*GroupNormalization"):
+        fit(keras.layers.BatchNormalization())
+    assert fit(keras.layers.LayerNormalization()).rounds == 1
+    assert fit(keras.layers.Dropout(0.5)).rounds == 1
+    frozen = keras.layers.BatchNormalization(trainable=False)
+    assert fit(frozen).rounds == 1
+
+
+def test_dropout_gives_every_example_a_mask_of_its_own_that_clipping_and_sum_share() -> None:
+    keras = pytest.importorskip("keras")
+    from koinon.models.keras_on_jax import KerasModel
+
+    layers = [keras.layers.Input((INPUTS,)), keras.layers.Dropout(0.5), keras.layers.Dense(1, use_bias=False)]
+    net = keras.Sequential(layers)
+    net.compile(optimizer="sgd", loss=product)
+    rows = np.ones((16, INPUTS), np.float32)
+    data = kn.federate({"a": (rows, np.ones(16, np.float32))}, holdout=0.0)
+    model = KerasModel.of(net, data)
+    variables = model.init(keys.root(0))
+    sums = []
+    for i in range(16):
+        mask = (np.arange(16) == i).astype(np.float32)
+        total, _ = model.clipped_gradient(variables, Batch(rows, np.ones(16, np.float32), mask, KEY), np.float32(0.5))
+        (leaf,) = (np.asarray(leaf).ravel() for leaf in tree.leaves(total))
+        norm = float(np.linalg.norm(leaf))
+        assert norm <= 0.5 and (norm > 0.499 or norm == 0)  # clipped with the very mask that the sum has
+        sums.append(tuple((leaf != 0).tolist()))
+    assert len(set(sums)) > 4  # of 32 masks
+
+
+def test_work_that_needs_single_examples_refuses_models_without() -> None:
+    model = OwnLoopModel(kn.OwnLoop(params={"w": np.zeros(2)}, train=lambda p, d, t: (p, 1, {})))
+    with pytest.raises(CompositionError, match="OwnLoopModel does not give"):
+        PrivateTraining().step(model, {}, Batch(np.zeros(1), np.zeros(1), np.ones(1), KEY))
+    with pytest.raises(CompositionError, match="your own train"):
+        model.fitted(algorithm())
+
+
+@pytest.mark.parametrize("fields", [{"norm": 0.0}, {"multiplier": -1.0}, {"batches": 32}])
+def test_fields_out_of_range_are_refused(fields: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        PrivateTraining(**fields)
+
+
+def test_the_operating_system_makes_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", lambda count: bytes(range(count)))
+    assert PrivateTraining().init({})["secret"].tobytes() == bytes(range(32))
+    assert jnp.asarray(PrivateTraining(test_seed=1).init({})["secret"]).dtype == jnp.uint32
