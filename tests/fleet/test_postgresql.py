@@ -153,7 +153,7 @@ def test_numbers_beyond_32_bits_are_kept(server: Server, tmp_path: Path) -> None
     with FleetStore.open(tmp_path, server.database()) as store:
         ledger = Ledger(store, "r-1")
         ledger.write_upload(1, Purpose.TRAIN, "c-1", claim)
-        ledger.join(Member("c-1", "lyon", many, many), 0, (0, False))
+        ledger.join(Member("c-1", "lyon", many, many), 0)
         assert ledger.uploads(1, Purpose.TRAIN) == {"c-1": (claim, None)}
 
 

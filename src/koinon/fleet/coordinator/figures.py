@@ -10,7 +10,7 @@ class Figures:
 
     def __init__(self, heard: float) -> None:
         self.heard = heard
-        self.bytes_received = self.bytes_sent = self.rounds_done = 0
+        self.bytes_received = self.bytes_sent = 0
         self.upload_seconds = 0.0
         self.last_round_seconds: float | None = None
         self.last_error: str | None = None

@@ -14,7 +14,7 @@ from koinon.core.events import Checkpoint, RoundRecord
 from koinon.core.types import Purpose
 from koinon.errors import StoreError
 from koinon.fleet.coordinator import tables as t
-from koinon.fleet.coordinator.members import Member
+from koinon.fleet.coordinator.members import Fared, Member
 from koinon.fleet.coordinator.store import FleetStore, put
 from koinon.fleet.wire.claim import Claim
 from koinon.store.blobs import Blobs
@@ -27,7 +27,11 @@ _ROUND = sa.insert(t.rounds)
 _FARED = (
     sa.update(t.members)
     .where(t.members.c.run == sa.bindparam("in_run"), t.members.c.client == sa.bindparam("who"))
-    .values(last_round=sa.bindparam("last_round"), last_accepted=sa.bindparam("last_accepted"))
+    .values(
+        last_round=sa.bindparam("last_round"),
+        last_accepted=sa.bindparam("last_accepted"),
+        rounds_done=t.members.c.rounds_done + sa.bindparam("done"),
+    )
 )
 _FORGET = [
     sa.delete(table).where(table.c.run == sa.bindparam("run"), table.c.round <= sa.bindparam("last"))
@@ -80,8 +84,8 @@ class Ledger:
             None if copies is None else Mirror(self.blobs, f"{copies}{'' if copies.endswith('/') else '/'}{run}")
         )
 
-    def members(self) -> list[tuple[Member, int, bool]]:
-        """Return the members in order, each with its last committed round and whether its update was in it."""
+    def members(self) -> list[tuple[Member, Fared]]:
+        """Return the members in order, each with how it has fared."""
         joined = sa.join(t.members, t.clients, t.members.c.client == t.clients.c.client)
         query = sa.select(t.members, t.clients.c.name).select_from(joined)
         with self._store.transaction() as rows:
@@ -89,8 +93,7 @@ class Ledger:
         return [
             (
                 Member(row.client, row.name.partition(t.REVOKED)[0], row.train, row.held_out),
-                row.last_round,
-                row.last_accepted,
+                Fared(row.last_round, row.last_accepted, row.rounds_done),
             )
             for row in found
         ]
@@ -102,19 +105,15 @@ class Ledger:
         with self._store.transaction() as rows:
             return frozenset(rows.execute(query.where(t.members.c.run == self._run)).scalars())
 
-    def join(self, member: Member, position: int, outcome: tuple[int, bool]) -> None:
-        """Write a member, or what has become of one."""
-        values = {
-            "run": self._run,
-            "client": member.client,
-            "position": position,
-            "train": member.train,
-            "held_out": member.held_out,
-            "last_round": outcome[0],
-            "last_accepted": outcome[1],
-        }
+    def join(self, member: Member, position: int) -> None:
+        """Write a member, or what it says of its data now: how it has fared is written with the rounds."""
+        at = {"run": self._run, "client": member.client}
+        said = {"train": member.train, "held_out": member.held_out}
+        known = [t.members.c[name] == value for name, value in at.items()]
         with self._store.transaction() as rows:
-            put(rows, t.members, values)
+            if not rows.execute(sa.update(t.members).where(*known).values(**said)).rowcount:
+                fresh = {"position": position, "last_round": 0, "last_accepted": False, "rounds_done": 0}
+                rows.execute(sa.insert(t.members).values(**at, **said, **fresh))
 
     def stage(self, round: int, purpose: Purpose) -> StageRow | None:
         """Return what an earlier process wrote of a stage."""
@@ -188,7 +187,9 @@ class Ledger:
             rows.execute(_ROUND, values)
             if row.outcomes:
                 at_last = {"in_run": self._run, "last_round": number}
-                fared = [{**at_last, "who": who, "last_accepted": how} for who, how in row.outcomes.items()]
+                fared = [
+                    {**at_last, "who": who, "last_accepted": how, "done": int(how)} for who, how in row.outcomes.items()
+                ]
                 rows.execute(_FARED, fared)
             for forget in _FORGET:
                 rows.execute(forget, {"run": self._run, "last": number})

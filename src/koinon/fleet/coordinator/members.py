@@ -21,6 +21,19 @@ class Member:
     held_out: int  # examples to judge on
 
 
+@dataclass(frozen=True)
+class Fared:
+    """How a member has fared."""
+
+    round: int = 0  # the last committed round to which it sent an update; 0: none
+    accepted: bool = False  # whether that was in the sum
+    rounds_done: int = 0  # in whose sum its update was
+
+    def after(self, round: int, *, accepted: bool) -> Fared:
+        """Return what it becomes with another round."""
+        return Fared(round, accepted, self.rounds_done + accepted)
+
+
 class Members:
     """Everybody who ever joined a run, in that order. Implements Dataset; it only grows."""
 

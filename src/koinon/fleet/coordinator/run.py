@@ -21,7 +21,7 @@ from koinon.fleet.coordinator.access import revoked
 from koinon.fleet.coordinator.figures import Book
 from koinon.fleet.coordinator.ledger import Committed, Ledger, StageRow
 from koinon.fleet.coordinator.machine import Standing
-from koinon.fleet.coordinator.members import Member, Members
+from koinon.fleet.coordinator.members import Fared, Member, Members
 from koinon.fleet.coordinator.spool import Chunk, Spool, Upload
 from koinon.fleet.coordinator.stage import OpenStage, Settled, StageJob, refuse_what_cannot_be_added
 from koinon.fleet.coordinator.trouble import Trouble
@@ -51,7 +51,7 @@ class FleetRun:
         self._told: set[str] = set()  # who has heard that the run is over
         self.trouble = Trouble(key, clock)
         self.members = Members()
-        self.outcomes: dict[str, tuple[int, bool]] = {}
+        self.fared: dict[str, Fared] = {}
         self.figures = Book(clock)
         self.remember()
 
@@ -67,7 +67,8 @@ class FleetRun:
             if member.client in self._state.revoked:
                 raise revoked()
             position = self.members.add(member)
-            self.ledger.join(member, position, self.outcomes.setdefault(member.client, (0, False)))
+            self.ledger.join(member, position)
+            self.fared.setdefault(member.client, Fared())
             self.figures.heard(member.client)
             self._handle(machine.Present(member.client))
 
@@ -84,8 +85,8 @@ class FleetRun:
         """Return what there is to do for a client: the answer of ``GET work``; ``since`` is what it knows already."""
         with self._changed:
             serial = self._serials.setdefault(client, self._first_serial)
-            round, accepted = self.outcomes.get(client, (0, False))
-            told = {"serial": serial, "outcome": {"round": round, "accepted": accepted}}
+            fared = self.fared.get(client, Fared())
+            told = {"serial": serial, "outcome": {"round": fared.round, "accepted": fared.accepted}}
             if self._ended is not None:
                 if since == serial:  # it asks again, so it has the result and all else it wants
                     self._told.add(client)
@@ -232,9 +233,8 @@ class FleetRun:
         with self._changed:
             self._open = None
             self.trouble.over()
-            self.outcomes |= {client: (round, accepted) for client, accepted in outcomes.items()}
             for client, accepted in outcomes.items():
-                self.figures[client].rounds_done += accepted
+                self.fared[client] = self.fared.get(client, Fared()).after(round, accepted=accepted)
         for stage in self._spool.stages(self.key):
             if int(stage.partition("-")[0]) <= round:
                 self._spool.forget(self.key, stage)
@@ -250,9 +250,9 @@ class FleetRun:
     def remember(self) -> None:
         """Take over what is written of members and of how they fared: a commit may have held though nobody heard so."""
         with self._changed:
-            for member, round, accepted in self.ledger.members():
+            for member, fared in self.ledger.members():
                 self.members.add(member)
-                self.outcomes[member.client] = (round, accepted)
+                self.fared[member.client] = fared
 
     def learnt(self, durations: Sequence[float]) -> None:
         """Take over how long earlier rounds took."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, Text
 
-FORMAT = 1
+FORMAT = 2
 
 METADATA = MetaData()
 
@@ -58,6 +58,7 @@ members = Table(
     Column("held_out", BigInteger, nullable=False),
     Column("last_round", Integer, nullable=False),  # the last committed round that asked it; 0: none
     Column("last_accepted", Boolean, nullable=False),
+    Column("rounds_done", Integer, nullable=False),  # whose sum its update was in
 )
 
 rounds = Table(

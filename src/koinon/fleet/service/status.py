@@ -9,6 +9,7 @@ from koinon.core.events import RoundRecord
 from koinon.fleet.coordinator.figures import Figures
 from koinon.fleet.coordinator.machine import Standing
 from koinon.fleet.coordinator.machine import State as MachineState
+from koinon.fleet.coordinator.members import Fared
 from koinon.fleet.service.client_calls import state_of
 from koinon.fleet.service.house import House, ServedRun
 
@@ -126,6 +127,7 @@ def _member(house: House, served: ServedRun, machine: MachineState, position: in
         "name": member.name,
         "standing": word,
         "train_examples": member.train,
+        "rounds_done": served.run.fared.get(member.client, Fared()).rounds_done,
     }
     return {**known, **_figures(own, now)}
 
@@ -138,7 +140,6 @@ def _figures(own: Figures | None, now: float) -> dict[str, Any]:
         "bytes_sent": 0 if own is None else own.bytes_sent,
         "upload_bytes_per_second": speed,
         "last_round_seconds": None if own is None else own.last_round_seconds,
-        "rounds_done": 0 if own is None else own.rounds_done,
         "last_error": None if own is None else own.last_error,
     }
 
