@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from koinon.channel.adaptive_clip import AdaptiveClip as AdaptiveClip
     from koinon.channel.bfloat16 import Bfloat16 as Bfloat16
     from koinon.channel.clip import Clip as Clip
+    from koinon.channel.correlated_noise import CorrelatedNoise as CorrelatedNoise
     from koinon.channel.local_privacy import LocalGaussian as LocalGaussian
     from koinon.channel.noise import GaussianNoise as GaussianNoise
     from koinon.channel.quantise import Quantise as Quantise
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from koinon.runtimes.local import Local as Local
     from koinon.runtimes.processes import Processes as Processes
     from koinon.sample.samplers import All as All
+    from koinon.sample.samplers import Cyclic as Cyclic
     from koinon.sample.samplers import Poisson as Poisson
     from koinon.sample.samplers import Uniform as Uniform
     from koinon.server.adaptive import Adaptive as Adaptive
@@ -110,6 +112,7 @@ _HOMES = {
     "koinon.channel.adaptive_clip": ("AdaptiveClip",),
     "koinon.channel.bfloat16": ("Bfloat16",),
     "koinon.channel.clip": ("Clip",),
+    "koinon.channel.correlated_noise": ("CorrelatedNoise",),
     "koinon.channel.local_privacy": ("LocalGaussian",),
     "koinon.channel.noise": ("GaussianNoise",),
     "koinon.channel.quantise": ("Quantise",),
@@ -132,7 +135,7 @@ _HOMES = {
     "koinon.run": ("Run",),
     "koinon.runtimes.local": ("Local",),
     "koinon.runtimes.processes": ("Processes",),
-    "koinon.sample.samplers": ("All", "Poisson", "Uniform"),
+    "koinon.sample.samplers": ("All", "Cyclic", "Poisson", "Uniform"),
     "koinon.server.adaptive": ("Adaptive",),
     "koinon.server.average": ("Average",),
     "koinon.work.corrections": ("Proximal",),

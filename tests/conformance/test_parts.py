@@ -17,6 +17,7 @@ from koinon.aggregate.trimmed_mean import TrimmedMean
 from koinon.channel.adaptive_clip import AdaptiveClip
 from koinon.channel.bfloat16 import Bfloat16
 from koinon.channel.clip import Clip
+from koinon.channel.correlated_noise import CorrelatedNoise
 from koinon.channel.local_privacy import LocalGaussian
 from koinon.channel.noise import GaussianNoise
 from koinon.channel.quantise import Quantise
@@ -29,7 +30,7 @@ from koinon.models.jax_logistic import logistic_regression
 from koinon.privacy.quantile import QuantileNorm
 from koinon.runtimes.local import Local
 from koinon.runtimes.processes import Processes
-from koinon.sample.samplers import All, Poisson, Uniform
+from koinon.sample.samplers import All, Cyclic, Poisson, Uniform
 from koinon.server.adaptive import Adaptive, SecondMoment
 from koinon.server.average import Average
 from koinon.server.controlled import Controlled
@@ -91,7 +92,7 @@ SERVERS = [
     Adaptive(second_moment=SecondMoment.ADAM, learning_rate=0.1),
     Adaptive(second_moment=SecondMoment.YOGI, beta_1=0.0),
 ]
-SAMPLERS = [All(), Uniform(1), Uniform(7), Uniform(40), Uniform(50), Poisson(0.1), Poisson(1.0)]
+SAMPLERS = [All(), Uniform(1), Uniform(7), Uniform(40), Uniform(50), Poisson(0.1), Poisson(1.0), Cyclic(1), Cyclic(5)]
 PARTITIONERS = [
     IID(7),
     IID(1),
@@ -139,7 +140,9 @@ def test_transform(transform) -> None:
 BOUNDED = Wire(l2_bound=1.0)
 
 
-@pytest.mark.parametrize("transform", [GaussianNoise(1.0), LocalGaussian(1.0), LocalGaussian(20.0, 1e-8)], ids=repr)
+@pytest.mark.parametrize(
+    "transform", [GaussianNoise(1.0), CorrelatedNoise(1.0, 4), LocalGaussian(1.0), LocalGaussian(20.0, 1e-8)], ids=repr
+)
 def test_noise(transform) -> None:
     check_transform(transform, before=BOUNDED)
 

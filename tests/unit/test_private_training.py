@@ -11,9 +11,10 @@ import koinon as kn
 import linear
 from koinon import exact, privacy, tree
 from koinon.app import App, resolve
-from koinon.channel.noise import sensitivity
+from koinon.channel.central import sensitivity
 from koinon.core.protocols import Needs, Offers
 from koinon.errors import CompositionError, ConfigurationError, StoreError
+from koinon.privacy.mechanism import Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
 
 OFFERS = frozenset(Offers)
@@ -29,8 +30,8 @@ def fit(algorithm: kn.Algorithm, rounds: int = 3, **fields) -> kn.Run:
 
 
 def noise_of(seed: int, round: int, total, multiplier: float, norm: float):
-    normals = RandomStream(PrivacyKeys.of_test(seed).noise, round).normals
-    return kn.GaussianNoise(multiplier).release(total, norm, normals)
+    noise = Noise(lambda round: RandomStream(PrivacyKeys.of_test(seed).noise, round).normals)
+    return kn.GaussianNoise(multiplier).release(total, norm, round, noise)
 
 
 def test_a_round_is_the_clipped_sum_with_noise_over_the_expected_cohort() -> None:
@@ -82,7 +83,9 @@ def test_a_client_that_is_refused_counts_as_absent() -> None:
     among_three = 3 * (run.params["w"] - linear.WEIGHTS) - noise
     among_two = 2 * (without.params["w"] - linear.WEIGHTS) - noise
     np.testing.assert_allclose(among_three, among_two, atol=1e-5)
-    everybody = fit(private(), 1, clients={name: (x * np.float32(1e30), y) for name, (x, y) in linear.clients().items()})
+    everybody = fit(
+        private(), 1, clients={name: (x * np.float32(1e30), y) for name, (x, y) in linear.clients().items()}
+    )
     assert everybody.rounds == 1, "a round of which everybody was refused releases noise, and does not end the run"
 
 
@@ -195,6 +198,8 @@ REFUSED = {
     "twice": (private(channel=(*NOISE, kn.GaussianNoise(3.0))), "one of the two is enough"),
     "each update": (replace(private(), aggregator=Each()), r"covers the sum of all updates, but Each\(\)"),
     "the fastest": (replace(private(), schedule=kn.Synchronous(over_selection=1.5)), "takes the first who answer"),
+    "clients too often": (private(kn.Cyclic(2), (kn.Clip(1.0), kn.CorrelatedNoise(1.0, 3))), r"Use Cyclic\(3\) or more groups"),
+    "clients by chance": (private(kn.Poisson(0.1), (kn.Clip(1.0), kn.CorrelatedNoise(1.0, 2))), "may draw them once in 1"),
     "a sampler that says nothing": (private(Own()), r"Own\(\) does not say how it draws"),
 }  # fmt: skip
 
@@ -235,3 +240,24 @@ def test_noise_without_keys_and_ledger_does_not_run() -> None:
     state = program.init(resolved.plan.model.init(program.initial_key()))
     with pytest.raises(ConfigurationError, match="needs secret keys and a ledger"):
         program.next(state, 0.0)
+
+
+@pytest.mark.parametrize("step", [kn.CorrelatedNoise(2.0, 3), kn.GaussianNoise(2.0)], ids=repr)
+def test_clients_in_turn_are_charged_once_a_turn(step, tmp_path: Path) -> None:
+    algorithm = private(kn.Cyclic(3), (kn.Clip(0.5), step))
+    run = fit(algorithm, 7, out=tmp_path / "run", privacy_test_mode=False)
+    assert [record.cohort for record in run.history] == [1] * 7
+    assert run.privacy.rounds == 3, "rounds 1 to 3, 4 to 6 and 7"
+    assert run.privacy.epsilon == pytest.approx(privacy.epsilon(noise_multiplier=2.0, rounds=3, delta=1e-5))
+    assert "each once in 3 rounds" in run.privacy.sampling
+    lines = (tmp_path / "run" / "privacy-ledger.jsonl").read_text().splitlines()
+    assert ['"round": 1,' in lines[1], '"round": 4,' in lines[2], '"round": 7,' in lines[3]] == [True] * 3
+    budget = kn.PrivacyBudget(epsilon=privacy.epsilon(noise_multiplier=2.0, rounds=2, delta=1e-5))
+    assert fit(algorithm, 20, privacy=budget).rounds == 6, "the two turns that fit are taken whole"
+
+
+def test_a_run_with_correlated_noise_goes_on_with_it(tmp_path: Path) -> None:
+    algorithm = private(kn.Cyclic(3), (kn.Clip(0.5), kn.CorrelatedNoise(2.0, 3)))
+    straight = fit(algorithm, 8, out=tmp_path / "straight")
+    fit(algorithm, 5, out=tmp_path / "broken")
+    assert fit(algorithm, 8, out=tmp_path / "broken").digest == straight.digest

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
+from koinon.channel.central import FLOAT32, noisy_wire
 from koinon.core.types import Context
 from koinon.core.wire import Wire
 from koinon.errors import CompositionError, UnsupportedError
@@ -20,8 +21,6 @@ from koinon.privacy.random_bits import PrivacyKeys, RandomStream
 from koinon.privacy.sampling import Participation
 from koinon.tree import Array, Tree
 
-_FLOAT32 = 1e-5
-"""By how much float32 may let a norm exceed its bound, relative: what the conformance suite allows."""
 _FINENESS = 18
 """Numbers are sent in steps of 2**-18 of the noise: the low bits of a float would tell something of the update."""
 
@@ -44,13 +43,7 @@ class LocalGaussian:
 
     def check(self, wire: Wire) -> Wire:
         """Return the facts with noise and without a bound; refuse an update that has none, and a second noise."""
-        if wire.noise_by is not None:
-            raise CompositionError(f"{self!r} follows {wire.noise_by}: one of the two is enough. Drop the other.")
-        if wire.l2_bound is None:
-            raise CompositionError(
-                f"{self!r} needs a bounded update. Put Clip before it, after all that may lengthen an update."
-            )
-        return replace(wire, l2_bound=None, noise_by=repr(self))
+        return replace(noisy_wire(self, wire), l2_bound=None)
 
     def check_algorithm(self, algorithm: Any) -> None:
         """Refuse nothing: what is done with a private update stays private."""
@@ -87,7 +80,7 @@ class LocalGaussian:
 
     def deviation(self, bound: float) -> float:
         """Return the noise's standard deviation for updates of an L2 norm of at most ``bound``."""
-        return gaussian_sigma(self.epsilon, self.delta) * 2 * bound * (1 + _FLOAT32)
+        return gaussian_sigma(self.epsilon, self.delta) * 2 * bound * (1 + FLOAT32)
 
     @property
     def trust(self) -> Trust:

@@ -28,5 +28,6 @@ def forecast(
     planned = statement(own, rounds, delta, secret=secret and ledger.secret, before=ledger.spent)
     if budget is None:
         return planned, []
-    room = rounds_within(ledger.spent, own.event, budget.epsilon, delta, rounds)
+    room = rounds_within(ledger.spent, own.event, budget.epsilon, delta, own.charges(rounds))
+    room = min(rounds, room * own.participation.separation)
     return planned, [f"budget: epsilon {budget.epsilon:g} at delta {delta:.3g} allows {room:,} of {rounds:,} rounds"]

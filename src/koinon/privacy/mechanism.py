@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -12,6 +12,14 @@ from koinon.tree import Array, Tree
 
 Normals: TypeAlias = Callable[[int], Array]
 """Returns that many independent standard normals in float64, fresh ones at every call."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A run's noise: the normals of any round, and what a mechanism keeps of earlier rounds, which it can make anew."""
+
+    normals: Callable[[int], Normals]
+    kept: dict[int, Array] = field(default_factory=dict)
 
 
 class Adjacency(Enum):
@@ -65,5 +73,5 @@ class Mechanism(Protocol):
 class CentralMechanism(Mechanism, Protocol):
     """A mechanism of the server: once a round, on the sum."""
 
-    def release(self, total: Tree, bound: float, normals: Normals) -> Tree:
-        """Return the exact total (int64) with noise for clients of an L2 norm of at most ``bound``."""
+    def release(self, total: Tree, bound: float, round: int, noise: Noise) -> Tree:
+        """Return a round's exact total (int64) with noise for clients of an L2 norm of at most ``bound``."""

@@ -11,9 +11,9 @@ from koinon.errors import ConfigurationError
 from koinon.privacy.accountant import composed, require, rounds_within
 from koinon.privacy.budget import PrivacyBudget, usual_delta
 from koinon.privacy.ledger import Entry, Ledger, Scope, Spent
-from koinon.privacy.mechanism import CentralMechanism, Mechanism
+from koinon.privacy.mechanism import CentralMechanism, Mechanism, Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
-from koinon.privacy.sampling import AccountedSampler
+from koinon.privacy.sampling import AccountedSampler, Scheduled
 from koinon.privacy.statement import Accounted, PrivacyStatement, accounted, statement
 from koinon.tree import Array, Tree
 
@@ -53,6 +53,7 @@ class Releases:
         place = next(i for i, step in enumerate(algorithm.channel) if isinstance(step, Mechanism))
         self._bound = algorithm.wires()[place][1].l2_bound  # the facts as that step finds them
         self._written: set[int] = set()
+        self._noise = Noise(lambda round: RandomStream(keys.noise, round).normals)
         self._room: tuple[Spent, int] = ({}, 0)  # what was spent when it was counted, and how many rounds may follow
 
     @property
@@ -71,30 +72,34 @@ class Releases:
         return self._sampler.expected(population)
 
     def cohort(self, population: int, round: int) -> Array:
-        """Return a round's clients, drawn with the run's secret key."""
+        """Return a round's clients, drawn with the run's secret key, or those whose turn it is."""
+        if isinstance(self._sampler, Scheduled):
+            return self._sampler.turn(population, round)
         assert isinstance(self._sampler, AccountedSampler), "the algorithm's check refuses every other"
         return self._sampler.choose(population, RandomStream(self._keys.cohort, round).bits)
 
     def begin(self, round: int, planned: int) -> str | None:
         """Write a round down before it begins, and return None; or return why it would exceed the budget.
 
-        ``planned`` is how many rounds are to come at most, this one included.
+        ``planned`` is how many rounds are to come at most, this one included. Where clients come in turn, a client is
+        in one of so many rounds, and these have one line together.
         """
-        reason = self._ledger.spend(self.entry(round), lambda spent: self._refusal(spent, planned))
+        reason = self._ledger.spend(self.entry(round), lambda spent: self._refusal(spent, self._own.charges(planned)))
         if reason is None:
             self._written.add(round)
         return reason
 
     def entry(self, round: int) -> Entry:
-        """Return a round's line of the ledger."""
-        return Entry(self._keys.run, round, self._own.event, self._keys.secret)
+        """Return a round's line of the ledger: that of the first of those which have one together."""
+        first = round - (round - 1) % self._own.participation.separation
+        return Entry(self._keys.run, first, self._own.event, self._keys.secret)
 
     def release(self, round: int, total: Tree) -> Tree:
         """Return a round's exact total with its noise. The round has begun, so it is in the ledger."""
         assert round in self._written, "a release without an entry in the ledger"
         assert isinstance(self._own.mechanism, CentralMechanism), "only a central mechanism has a release"
         assert self._bound is not None, "the algorithm's check refuses noise without a bound"
-        return self._own.mechanism.release(total, self._bound, RandomStream(self._keys.noise, round).normals)
+        return self._own.mechanism.release(total, self._bound, round, self._noise)
 
     def statement(self, population: int) -> PrivacyStatement:
         """Return what may be claimed of everything in the ledger so far."""

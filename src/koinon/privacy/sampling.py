@@ -19,14 +19,19 @@ class Sampling(Enum):
     POISSON = "each client by its own coin, independent of all others"
     EVERYBODY = "every client in every round"
     FIXED_SIZE = "a cohort of fixed size, without replacement"
+    IN_TURN = "the clients in turn, by no chance"
 
 
 @dataclass(frozen=True)
 class Participation:
-    """A way of drawing, and the probability in (0, 1] with which a client is in a round."""
+    """A way of drawing, and the probability in (0, 1] with which a client is in a round.
+
+    A client is in one of any ``separation`` rounds that follow each other, at most.
+    """
 
     sampling: Sampling
     rate: float
+    separation: int = 1
 
 
 @runtime_checkable
@@ -41,3 +46,11 @@ class AccountedSampler(Protocol):
 
     def choose(self, population: int, bits: Bits) -> Array:
         """Return sorted int64 positions of the clients of one round, from secret bits."""
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A sampler that draws nothing: the round's number says who takes part."""
+
+    def turn(self, population: int, round: int) -> Array:
+        """Return sorted int64 positions of the clients of a round, counted from 1."""

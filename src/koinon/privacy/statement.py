@@ -24,7 +24,8 @@ NOT_COVERED = (
 class PrivacyStatement:
     """What a run's releases promise each ``unit``, and on what conditions. Without a guarantee, ``why_not`` says why.
 
-    ``epsilon`` is by loss distributions, ``epsilon_renyi`` by Renyi divergences, both at ``delta``, after ``rounds``.
+    ``epsilon`` is by loss distributions, ``epsilon_renyi`` by Renyi divergences, both at ``delta``, after
+    ``rounds`` in which one ``unit`` may have taken part.
     """
 
     guarantee: bool
@@ -47,7 +48,7 @@ class PrivacyStatement:
             return f"no guarantee: {self.why_not}"
         rounds = "1 round" if self.rounds == 1 else f"{self.rounds:,} rounds"
         return (
-            f"epsilon {self.epsilon:.4g} at delta {self.delta:.3g} for each {self.unit} after {rounds} "
+            f"epsilon {self.epsilon:.4g} at delta {self.delta:.3g} for each {self.unit} after {rounds} it may be in "
             f"(by Renyi divergences {self.epsilon_renyi:.4g})"
         )
 
@@ -75,6 +76,10 @@ class Accounted:
     participation: Participation
     event: Event
 
+    def charges(self, rounds: int) -> int:
+        """Return how often ``rounds`` rounds are charged: once for all the rounds in which a client has one turn."""
+        return -(-rounds // self.participation.separation)
+
 
 def accounted(algorithm: Algorithm, population: int) -> Accounted | None:
     """Return what is counted in every round of an algorithm that was checked; None where no step can be counted."""
@@ -94,7 +99,7 @@ def statement(
 ) -> PrivacyStatement:
     """Return what ``rounds`` rounds promise beside all that was released ``before``."""
     events = {**(before or {})}
-    events[own.event] = events.get(own.event, 0) + rounds
+    events[own.event] = events.get(own.event, 0) + own.charges(rounds)
     spent, renyi = composed(events, delta), composed_renyi(events, delta)
     why_not = ""
     if not secret:
@@ -123,4 +128,6 @@ def _drawn(own: Accounted) -> str:
         return f"{own.participation.sampling.value}, of probability {own.participation.rate:.4g}, from secret keys"
     if own.participation.sampling is Sampling.FIXED_SIZE:
         return f"{own.participation.sampling.value}; counted as if every client were in every round"
+    if own.participation.sampling is Sampling.IN_TURN:
+        return f"{own.participation.sampling.value}: each once in {own.participation.separation} rounds"
     return str(own.participation.sampling.value)

@@ -17,6 +17,7 @@ from koinon.errors import ConfigurationError
 from koinon.metrics import EXAMPLES
 from koinon.privacy.mechanism import Mechanism
 from koinon.privacy.releases import Releases
+from koinon.privacy.sampling import Scheduled
 from koinon.round.evaluation import client_figures, federated
 from koinon.round.settle import settle
 from koinon.round.stopping import Stop, Watch
@@ -109,8 +110,10 @@ class FederatedTraining:
         population = len(self.plan.data)
         if self.releases is not None and self.releases.central:
             return self.releases.cohort(population, number)
-        key = keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number)
-        return self.plan.algorithm.sampler.cohort(population, key)
+        sampler = self.plan.algorithm.sampler
+        if isinstance(sampler, Scheduled):
+            return sampler.turn(population, number)
+        return sampler.cohort(population, keys.fold(keys.root(self.seed), keys.Purpose.COHORT.value, number))
 
     def absorb(self, state: State, total: Partial) -> State:
         """Return the state after a job's total."""

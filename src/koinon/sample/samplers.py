@@ -126,3 +126,45 @@ class Poisson:
     def largest(self, population: int) -> int:
         """Return the population: every coin may fall."""
         return population
+
+
+@dataclass(frozen=True)
+class Cyclic:
+    """The clients in ``groups``, one group after the other: each client once in ``groups`` rounds.
+
+    No chance is in it, so nobody has to be trusted with a draw; privacy then comes from noise alone
+    (`CorrelatedNoise`). Clients that join shift the turns of nobody else: position ``i`` is in group ``i % groups``.
+    """
+
+    groups: int
+
+    def __post_init__(self) -> None:
+        whole(self, "groups")
+
+    def turn(self, population: int, round: int) -> Array:
+        """Return the group of a round, counted from 1."""
+        return np.arange((round - 1) % self.groups, population, self.groups, dtype=np.int64)
+
+    def cohort(self, population: int, key: Array) -> Array:
+        """Return a group of chance: for whoever does not know the round's number."""
+        return self.choose(population, lambda words: keys.bits(key, words))
+
+    def choose(self, population: int, bits: Bits) -> Array:
+        """Return a group of chance."""
+        return self.turn(population, 1 + int(bits(1)[0]) % self.groups)
+
+    def participation(self, population: int) -> Participation:
+        """Return that each client has one turn in ``groups`` rounds."""
+        return Participation(Sampling.IN_TURN, 1 / self.groups, self.groups)
+
+    def expected(self, population: int) -> float:
+        """Return the mean size of a group."""
+        return population / self.groups
+
+    def largest(self, population: int) -> int:
+        """Return the size of the largest group, or refuse groups without a client."""
+        if self.groups > population:
+            raise ConfigurationError(
+                f"{self.groups} groups of {population} clients would be empty ones. Use Cyclic({population}) at most."
+            )
+        return -(-population // self.groups)

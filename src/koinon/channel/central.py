@@ -1,0 +1,72 @@
+"""What every step with noise asks of the rest, and how noise is added to an exact sum."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from koinon import exact, tree
+from koinon.core.protocols import Needs, Transform
+from koinon.core.wire import Wire
+from koinon.errors import CompositionError
+from koinon.privacy.mechanism import Normals
+from koinon.privacy.sampling import AccountedSampler
+from koinon.tree import Array, Tree
+
+FLOAT32 = 1e-5
+"""By how much float32 may let a norm exceed its bound, relative: what the conformance suite allows."""
+
+
+def noisy_wire(step: Transform, wire: Wire) -> Wire:
+    """Return the facts with the noise of ``step``; refuse an update without a bound, and a second noise."""
+    if wire.noise_by is not None:
+        raise CompositionError(f"{step!r} follows {wire.noise_by}: one of the two is enough. Drop the other.")
+    if wire.l2_bound is None:
+        raise CompositionError(
+            f"{step!r} needs a bounded update. Put Clip before it, after all that may lengthen an update."
+        )
+    return replace(wire, noise_by=repr(step))
+
+
+def check_covered(step: Transform, algorithm: Any) -> None:
+    """Refuse what the noise of ``step`` on the sum does not cover: single updates, later steps, unknown draws."""
+    if algorithm.channel[-1] is not step:
+        raise CompositionError(
+            f"{algorithm.channel[-1]!r} stands after {step!r}, whose noise is for what comes before it. "
+            f"Put {step!r} last in the channel."
+        )
+    if algorithm.aggregator.needs is not Needs.SUM:
+        raise CompositionError(
+            f"{step!r} covers the sum of all updates, but {algorithm.aggregator!r} does not work on that sum, and how "
+            f"far one client can move its result is not known. Use Mean(), or LocalGaussian in place of {step!r}."
+        )
+    if algorithm.schedule.over_selection != 1:
+        raise CompositionError(
+            f"{algorithm.schedule!r} takes the first who answer, so a cohort is not what {algorithm.sampler!r} drew "
+            f"and {step!r} cannot be accounted. Use over_selection=1."
+        )
+    if not isinstance(algorithm.sampler, AccountedSampler):
+        raise CompositionError(
+            f"{algorithm.sampler!r} does not say how it draws, so {step!r} cannot be accounted. Use Poisson(rate), "
+            "All() or Uniform(size), or give it participation, expected and choose."
+        )
+
+
+def sensitivity(bound: float, numbers: int) -> float:
+    """Return how far one client of ``numbers`` numbers clipped to ``bound`` can move the exact sum.
+
+    Float32 may exceed the bound a little, and rounding moves every number by half of 2**-30 at most.
+    """
+    return float(bound * (1 + FLOAT32) + 0.5 * numbers**0.5 / exact.SCALE)
+
+
+def with_noise(total: Tree, deviation: float, normals: Normals) -> Tree:
+    """Return an exact int64 total with ``deviation`` times ``normals``, rounded to the total's own steps."""
+
+    def noisy(t: Array) -> Array:
+        noise = np.rint(normals(int(np.size(t))) * (exact.SCALE * deviation))
+        return t + noise.astype(np.int64).reshape(np.shape(t))
+
+    return tree.map(noisy, total)
