@@ -31,9 +31,9 @@ export function readTensors(file) {
   return tensors;
 }
 
-/** Return the file of float32 tensors; a plain number is a tensor without dimensions. */
-export function writeTensors(tensors) {
-  const header = {};
+/** Return the file of float32 tensors; a plain number is a tensor without dimensions. `metadata` maps names to texts. */
+export function writeTensors(tensors, metadata) {
+  const header = metadata ? { __metadata__: metadata } : {};
   let place = 0;
   const arrays = Object.entries(tensors).map(([name, tensor]) => {
     const { shape, data } = typeof tensor === "number" ? { shape: [], data: [tensor] } : tensor;

@@ -43,6 +43,7 @@ def test_a_private_run_goes_on_with_its_keys_and_counts_every_round_once(tmp_pat
     (noted,) = (tmp_path / "lyon" / "receipts").iterdir()
     receipts = [json.loads(line)["receipt"] for line in noted.read_text().splitlines()]
     assert [receipt["aggregate"] for receipt in receipts] == [None] * 8, "a digest of the clean sum would tell of it"
+    assert [receipt["privacy"] for receipt in receipts] == ledger.read_text().splitlines()[1:]
 
 
 def secret(folder: Path) -> str:

@@ -218,7 +218,7 @@ def test_the_coordinator_expects_what_a_codec_sends(codec: Any) -> None:
     draw = np.random.default_rng(5)
     value = {"params": {"bfloat16": draw.normal(size=(4, 3)).astype(np.float32), "b": np.float32(0.3)}, "state": {}}
     payload = value if codec is None else sent(codec, value)
-    file = b"".join(to_pieces(Payload(payload, np.float32(7), {"examples": np.float32(7)})))
+    file = b"".join(to_pieces(Payload(payload, np.float32(7), {"examples": np.float32(7)}), "salt"))
     expected, found = Expected.of(algorithm, value), layout(file, len(file))
     expected.check(found)
     kinds = {tensor.type for tensor in found.tensors if tensor.name.startswith("update.")}

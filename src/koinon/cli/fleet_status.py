@@ -27,6 +27,8 @@ def show_status(folder: Path, *, as_json: bool) -> None:
             last = run["history"][-1]
             figures = [f"{name} {number(value)}" for name, value in last.items() if isinstance(value, float)]
             say(f"  round {last['round']}: {', '.join(figures)}")
+        for line in run["privacy"] or ():
+            say(f"  privacy: {line}")
         for client in run["clients"]:
             say(
                 f"  {client['name']:<20}  {client['standing']:<9}  {_heard(client)}  {client['last_error'] or ''}".rstrip()

@@ -43,8 +43,11 @@ def take_part(port: int, token: str, folder: Path, monkeypatch: pytest.MonkeyPat
         training=app.program(), engine=engine(app.engine), agreement=AGREEMENT, name="lyon",
         link=JoinLink(url, token, None), floors=Floors(), reach=Reach(url=url, patience=5.0),
     )  # fmt: skip
-    for name, value in (("_RECEIPTS_SECONDS", 60.0), ("_LANES", 1)):  # how fast the machine is must not show
-        monkeypatch.setattr(f"koinon.fleet.participant.participant.{name}", value)
+    for name, value in (
+        ("participant._RECEIPTS_SECONDS", 60.0),
+        ("sending._LANES", 1),
+    ):  # how fast the machine is must not show
+        monkeypatch.setattr(f"koinon.fleet.participant.{name}", value)
     return participate(part, folder, lambda line: None)
 
 

@@ -21,6 +21,14 @@ class Models:
     variables: str
 
 
+@dataclass(frozen=True)
+class Sum:
+    """What is said of a round's sum: its digest, and what its release was charged."""
+
+    aggregate: str | None
+    privacy: str | None  # the round's line of the privacy ledger
+
+
 class ReceiptChain:
     """The receipts of one run."""
 
@@ -31,9 +39,7 @@ class ReceiptChain:
         self._ledger = ledger
         self._previous: str | None = None
 
-    def next(
-        self, round: int, stages: Mapping[Purpose, tuple[StageJob, Settled]], after: Models, aggregate: str | None
-    ) -> str:
+    def next(self, round: int, stages: Mapping[Purpose, tuple[StageJob, Settled]], after: Models, summed: Sum) -> str:
         """Return the receipt of a round as the JSON that is kept."""
         train, _ = stages[Purpose.TRAIN]
         receipt = Receipt(
@@ -44,7 +50,8 @@ class ReceiptChain:
             model_before=train.model,
             model_after=after.broadcast,
             variables=after.variables,
-            aggregate=aggregate,
+            aggregate=summed.aggregate,
+            privacy=summed.privacy,
             train=self._entries(stages, Purpose.TRAIN),
             evaluate=self._entries(stages, Purpose.EVALUATE),
         )

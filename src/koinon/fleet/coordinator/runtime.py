@@ -15,7 +15,7 @@ from koinon.core.execution import Plan
 from koinon.core.protocols import Needs
 from koinon.core.types import Job, Partial, Purpose, Rows, Variables
 from koinon.fleet.coordinator import replies
-from koinon.fleet.coordinator.chain import Models, ReceiptChain
+from koinon.fleet.coordinator.chain import Models, ReceiptChain, Sum
 from koinon.fleet.coordinator.ledger import RoundRow
 from koinon.fleet.coordinator.payload import Expected, Received, total
 from koinon.fleet.coordinator.run import FleetRun
@@ -88,6 +88,13 @@ class FleetRuntime:
                 room.absorb(place, part.value(expected), part.weight)
         return partial_of(aggregator, job, room.kept, rows, {})
 
+    def _summed(self, round: int) -> Sum:
+        door = self._training.releases
+        if door is None:
+            return Sum(self._sums.result(), None)
+        aggregate = None if door.central else self._sums.result()  # of the sum without noise it would tell something
+        return Sum(aggregate, door.entry(round).line)
+
     @property
     def _private(self) -> bool:
         return self._training.releases is not None and self._training.releases.central
@@ -107,8 +114,9 @@ class FleetRuntime:
         after = Models(
             self._written(server.broadcast(checkpoint.server)), self._written(server.variables(checkpoint.server))
         )
-        aggregate = None if self._private else self._sums.result()  # a digest of the sum without noise would tell of it
-        receipt = self._chain.next(checkpoint.round, self._stages, after, aggregate) if checkpoint.round else None
+        receipt = None
+        if checkpoint.round:
+            receipt = self._chain.next(checkpoint.round, self._stages, after, self._summed(checkpoint.round))
         ledger, outcomes = self._run.ledger, self._outcomes()
         ledger.commit(RoundRow(checkpoint, blob, best, receipt, outcomes))
         self._run.forget(checkpoint.round, outcomes)

@@ -314,7 +314,11 @@ class Participant:
             if state is None:
                 state = tree.map(lambda x: np.asarray(x)[None], initial_state(plan.algorithm, broadcast))
         sent, new = part.engine.send(plan, job, state)
-        return to_pieces(sent), int(sent.weight), new if purpose is Purpose.TRAIN else {}
+        return to_pieces(sent, self._salt(work)), int(sent.weight), new if purpose is Purpose.TRAIN else {}
+
+    def _salt(self, work: Mapping[str, Any]) -> str:
+        """Return what nobody else knows, and this participant knows again if it has to do the same work once more."""
+        return digest(self._keep.key.sign(signed_text("salt", self._run, work["round"], work["purpose"])))
 
     def _fetched(self, name: str, size: int) -> Tree:
         """Return a model, fetched unless it is the last one."""

@@ -20,6 +20,7 @@ from koinon.errors import FormatError, StoreError
 from koinon.fleet.coordinator.access import Access, Client
 from koinon.fleet.coordinator.mailbox import Mailbox
 from koinon.fleet.coordinator.run import FleetRun
+from koinon.fleet.service.charged import Charged
 from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.waiting import Waiting
 from koinon.fleet.wire.refusal import Refusal
@@ -40,6 +41,7 @@ class ServedRun:
     rounds: int
     chunk_bytes: int
     codec: str | None  # what a client must know besides plain float32
+    charged: Charged | None  # where noise is counted
 
 
 @dataclass(frozen=True, kw_only=True)

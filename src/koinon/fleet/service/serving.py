@@ -27,6 +27,7 @@ from koinon.fleet.coordinator.mailbox import Mailbox
 from koinon.fleet.coordinator.spool import Spool
 from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.service import client_calls, log, metrics_page, operator_calls, page_calls, probe, uvicorn_server
+from koinon.fleet.service.charged import Charged
 from koinon.fleet.service.house import House, ServedRun, application
 from koinon.fleet.service.log import LoggedAccess, LoggedLedger, LoggedRun
 from koinon.fleet.service.status import Histories, status
@@ -225,6 +226,7 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
         rounds=app.stop.rounds,
         chunk_bytes=settings.chunk_bytes,
         codec=codec_of(app.plan.algorithm.wires()[-1][1]),
+        charged=None if door is None else Charged(door, run.members.__len__),
     )
     return served, Driver(driven)
 

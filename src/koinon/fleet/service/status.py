@@ -66,6 +66,7 @@ def _run(house: House, served: ServedRun, histories: Histories) -> dict[str, Any
         "rounds": served.rounds,
         "stopped": ended.get("stopped"),
         "digest": ended.get("digest"),
+        "privacy": None if served.charged is None else served.charged.lines(),
         "open": None
         if ended or job is None or machine.stage is None
         else _stage(machine, now, job.round, job.purpose.value),

@@ -112,7 +112,8 @@ class Receipt:
     ``previous`` is the digest of the receipt before, of the :class:`Opening` in round 1. Clients trained from the blob
     ``model_before``; the next round's will from ``model_after``. ``variables`` is the blob of the model alone, which
     was judged after the round and is the result if the run ends here (with most algorithms all there is to send, so
-    the same as ``model_after``). ``aggregate`` is the digest of the exact sum; None in a round without clients.
+    the same as ``model_after``). ``aggregate`` is the digest of the exact sum; None in a round without clients, where the
+    sum is private, and where the aggregator reads more than a sum. ``privacy`` is the round's line of the privacy ledger.
     """
 
     run: str
@@ -123,6 +124,7 @@ class Receipt:
     model_after: str
     variables: str
     aggregate: str | None
+    privacy: str | None
     train: tuple[Entry, ...]
     evaluate: tuple[Entry, ...] = ()
 
@@ -132,6 +134,8 @@ class Receipt:
         _digests(self, "app", "previous", "model_before", "model_after", "variables")
         if self.aggregate is not None:
             _digests(self, "aggregate")
+        if self.privacy is not None:
+            _texts(self, "privacy")
         for asked in (self.train, self.evaluate):
             if len({entry.client for entry in asked}) != len(asked):
                 raise FormatError(f"The receipt of round {self.round} lists a client twice.")

@@ -6,6 +6,7 @@ const TROUBLE = ["failed", "refused", "late", "asked"];
 const OVER = new Set(["finished", "cancelled", "failed"]);
 const REFUSED = "an update that is not finite or too large to add"; // the words of the reports
 const REMEDY = "Lower the learning rate, scale the inputs, or put Clip into the channel.";
+const SINCE = "Rounds done are those of the whole run; times, speed, bytes and the last error are since the coordinator was started.";
 const PURPOSES = { train: "training", evaluate: "evaluation" };
 
 const alphabet = new Intl.Collator("en", { numeric: true }); // site-2 before site-10
@@ -56,6 +57,7 @@ function runView(first, control) {
   const buttons = runButtons(control);
   const digest = make("code");
   const ending = make("p", { class: "small" }, "Digest of the final model: ", digest);
+  const promise = make("ul", { class: "quiet small" });
   const curves = make("div", { class: "curves" });
   const clients = clientsView();
   const rounds = roundsView();
@@ -63,7 +65,7 @@ function runView(first, control) {
   name.id = id;
   const root = make("section", { class: "run", "aria-labelledby": id },
     make("div", { class: "row" }, name, state), lead, whole.root, open.root, buttons.root, what,
-    ending, curves, clients.root, rounds.root);
+    ending, promise, curves, clients.root, rounds.root);
   let drawn = "";
 
   function show({ run, elapsed }) {
@@ -79,6 +81,8 @@ function runView(first, control) {
     write(what, [run.algorithm, `run ${run.run}`, run.app && `app ${run.app.slice(0, 12)}`].filter(Boolean).join(" · "));
     write(digest, run.digest);
     ending.hidden = !run.digest;
+    promise.hidden = !run.privacy;
+    promise.replaceChildren(...(run.privacy ?? []).map((line, i) => make("li", {}, words(i ? line : `Privacy: ${line}`))));
     clients.show(run, elapsed);
     const last = history.at(-1);
     const mark = `${history.length} ${last?.round}`;
@@ -140,7 +144,8 @@ function clientsView() {
   const rows = table("Clients", head, [1, 9]);
   const field = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
   const search = make("label", { class: "row" }, "Find a client", field);
-  const root = make("div", {}, make("h3", {}, "Clients"), search, rows.root);
+  const since = make("p", { class: "quiet small" }, SINCE);
+  const root = make("div", {}, make("h3", {}, "Clients"), search, rows.root, since);
   let last;
 
   function show(run, elapsed) {
