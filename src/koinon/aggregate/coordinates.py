@@ -30,7 +30,7 @@ def coordinatewise(updates: Tree, rule: Callable[[Array], Array]) -> Tree:
         for start in range(0, len(out), _SORTED):
             block = np.array(rows[:, start : start + _SORTED].T, order="C")  # a copy, to be sorted
             block.sort(axis=1)
-            out[start : start + _SORTED] = rule(block)
+            out[start : start + _SORTED] = rule(block) + 0.0  # of +0 and -0, which sort as they came, +0
         return out.reshape(np.shape(values)[1:])
 
     return tree.map(leaf, updates)

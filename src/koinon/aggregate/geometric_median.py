@@ -13,7 +13,6 @@ from koinon.core.ranges import positive, whole
 from koinon.tree import Array, Tree
 
 _CONVERGED = 1e-12
-_GRID = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class GeometricMedian:
     Each step weighs an update by ``1 / max(smoothing, its distance)`` and takes the weighted mean. All points on the way are
     weighted means, so distances between updates are all it takes: one pass over these, ``iterations`` at most over their
     weights, and one more over the updates. The distance is over all that clients send; they count the same, whatever their
-    weights. The weights are rounded to 2**-24, so that the last bits of a distance, which a processor's threads may change,
-    do not reach the model. Fewer than half of the clients cannot move it arbitrarily far. Pillutla, Kakade and
+    weights. These are rounded to float32, so that the last bits of a distance, which the number of threads may change, do
+    not reach the model. Fewer than half of the clients cannot move it arbitrarily far. Pillutla, Kakade and
     Harchaoui, "Robust Aggregation for Federated Learning" (RFA), IEEE Transactions on Signal Processing 2022.
     """
 
@@ -43,7 +42,7 @@ class GeometricMedian:
 
     def finish(self, total: Tree, weight: Any) -> Tree:
         """Return the geometric median in float64 from updates ``[clients, ...]``."""
-        shares = np.rint(self._shares(squared_distances(total, exact=True)) * _GRID)
+        shares = self._shares(squared_distances(total, exact=True)).astype(np.float32).astype(np.float64)
         return weighted_sum(total, shares / shares.sum())
 
     def _shares(self, distances: Array) -> Array:
