@@ -376,3 +376,23 @@ def test_a_failure_is_lost_for_its_reason() -> None:
 
 Coordinator.TestCase.settings = settings(settings.default, max_examples=300, stateful_step_count=30)
 TestCoordinator = Coordinator.TestCase
+
+
+def test_fewer_answers_than_are_of_use_settle_nothing() -> None:
+    terms = Synchronous(clients=2, quorum=0.5, shortest=5.0, longest=60.0, retries=0)
+    open_ = c.Open(("a", "b", "c"), least=3, newcomers=True)
+    state, said = commands(c.State(terms), c.Present("a"), c.Present("b"), open_)
+    assert said == [c.Ask(("a", "b"), 3), c.Wake(60.0)]
+    state, said = commands(state, c.Answered("a", True), c.Answered("b", True), c.Tick(), at=60.0)
+    assert not any(isinstance(command, c.Settle) for command in said)
+    assert state.waits_for == "1 more client: 2 have answered, and 3 must"
+    state, said = commands(state, c.Present("d"), at=100.0)
+    assert said == [c.Ask(("d",), 3)], "who joins anew takes the place of who is missing"
+    _, said = commands(state, c.Answered("d", True), at=101.0)
+    assert said == [c.Settle(("a", "b", "d"), {})]
+
+
+def test_newcomers_are_not_asked_where_the_draw_is_what_counts() -> None:
+    state, _ = commands(TWO, c.Present("a"), c.Present("b"), c.Open(("a", "b")))
+    _, said = commands(state, c.Answered("a", True), c.Tick(), c.Present("d"), at=60.0)
+    assert not any(isinstance(command, c.Ask) for command in said)

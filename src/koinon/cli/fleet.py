@@ -17,7 +17,7 @@ from koinon.cli.output import print_json, say
 from koinon.core.events import Listener, RoundFinished, RunFinished, RunStarted
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.engines.catalogue import engine as new_engine
-from koinon.errors import ConfigurationError, FleetError
+from koinon.errors import CompositionError, ConfigurationError, FleetError
 from koinon.fleet.coordinator.members import Members
 from koinon.fleet.participant.connection import Connection, Reach
 from koinon.fleet.participant.participant import Ended, Floors, Participation, participate
@@ -125,8 +125,8 @@ def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
     resolved = _without_data(app, inner)
     least = resolved.plan.algorithm.schedule.clients
     try:
-        resolved.plan.algorithm.sampler.largest(least)
-    except ConfigurationError as error:
+        resolved.plan.algorithm.aggregator.values(resolved.plan.algorithm.sampler.largest(least))
+    except (ConfigurationError, CompositionError) as error:
         raise ConfigurationError(
             f"A round opens when {least} clients are here (schedule.clients), and that is too few: {error} "
             "Set schedule=kn.Synchronous(clients=...) in the algorithm."

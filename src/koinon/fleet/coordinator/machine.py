@@ -36,8 +36,9 @@ _ANSWERED = (Standing.ARRIVED, Standing.REFUSED)
 class Open:
     """A stage is to be asked for.
 
-    ``draw`` are the sampler's clients; ``reserve`` others in the order they may replace them. ``asked``, ``target``
-    and ``answered`` are what an earlier process wrote down of this very stage.
+    ``draw`` are the sampler's clients; ``reserve`` others in the order they may replace them, to whom ``newcomers`` may
+    be added. Fewer answers than ``least`` are of no use. ``asked``, ``target`` and ``answered`` are what an earlier process
+    wrote down of this very stage.
     """
 
     draw: tuple[str, ...]
@@ -45,6 +46,8 @@ class Open:
     asked: tuple[str, ...] = ()
     target: int = 0
     answered: Mapping[str, bool] = field(default_factory=dict)  # client -> its update counts
+    least: int = 1
+    newcomers: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ class Stage:
 
     draw: tuple[str, ...]
     reserve: tuple[str, ...]
+    least: int = 1
+    newcomers: bool = False
     standings: Mapping[str, Standing] = field(default_factory=dict)  # of everybody who was asked
     reasons: Mapping[str, str] = field(default_factory=dict)
     target: int = 0  # so many answers are all that is wanted
@@ -182,7 +187,7 @@ def handle(state: State, event: Event, now: float) -> tuple[State, tuple[Command
 
 def _opened(state: State, event: Open, now: float) -> State:
     assert state.stage is None, "a stage is opened when the one before is settled"
-    stage = Stage(event.draw, event.reserve)
+    stage = Stage(event.draw, event.reserve, event.least, event.newcomers)
     if event.asked:  # an earlier process had begun it: nobody is forgotten, and everybody has the whole time again
         known = {client: Standing.ASKED for client in event.asked}
         known |= {c: Standing.ARRIVED if counts else Standing.REFUSED for c, counts in event.answered.items()}
@@ -194,7 +199,10 @@ def _opened(state: State, event: Open, now: float) -> State:
 
 
 def _appeared(state: State, event: Present, now: float) -> State:
-    return replace(state, present=(state.present | {event.client}) - state.revoked)
+    stage, client = state.stage, event.client
+    if stage is not None and stage.newcomers and client not in (*stage.draw, *stage.reserve):
+        stage = replace(stage, reserve=(*stage.reserve, client))
+    return replace(state, stage=stage, present=(state.present | {client}) - state.revoked)
 
 
 def _answered(state: State, event: Answered, now: float) -> State:
@@ -287,7 +295,7 @@ def _begin(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command
     here = [client for client in (*stage.draw, *stage.reserve) if client in state.present][:wanted]
     if not here:
         return state, ()
-    stage = replace(stage, target=min(len(stage.draw), len(here)))
+    stage = replace(stage, target=max(stage.least, min(len(stage.draw), len(here))))
     return _asked(state, stage, here, now, attempt=1)
 
 
@@ -334,7 +342,7 @@ def _settle(state: State, stage: Stage) -> tuple[State, tuple[Command, ...]]:
 
 def _quorum(state: State) -> int:
     assert state.stage is not None, "there is a quorum of an open stage only"
-    return max(1, math.ceil(state.stage.target * state.terms.quorum))
+    return max(state.stage.least, math.ceil(state.stage.target * state.terms.quorum))
 
 
 def _seconds(state: State) -> float:

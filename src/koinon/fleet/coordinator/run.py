@@ -220,7 +220,12 @@ class FleetRun:
             if stage.settled is None:
                 known = {} if row is None else {c: not word.refused for c, word in stage.commits.items()}
                 event = machine.Open(
-                    tuple(draw), tuple(reserve), target=0 if row is None else row.target, answered=known
+                    tuple(draw),
+                    tuple(reserve),
+                    target=0 if row is None else row.target,
+                    answered=known,
+                    least=job.least,
+                    newcomers=job.newcomers,
                 )
                 self._handle(event if row is None else replace(event, asked=row.asked))
             while stage.settled is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,8 +13,9 @@ import numpy as np
 from koinon import keys, tree
 from koinon.core.events import Checkpoint
 from koinon.core.execution import Plan
-from koinon.core.protocols import Needs
+from koinon.core.protocols import Aggregator, Needs
 from koinon.core.types import Job, Partial, Purpose, Rows, Variables
+from koinon.errors import CompositionError
 from koinon.fleet.coordinator import replies
 from koinon.fleet.coordinator.chain import Models, ReceiptChain, Sum
 from koinon.fleet.coordinator.ledger import RoundRow
@@ -61,7 +63,10 @@ class FleetRuntime:
         members = self._run.members
         key = partial(self._key, job.round)
         size = self._run.ledger.blobs.path(blob).stat().st_size
-        stage = StageJob(job.round, job.purpose, blob, size, job.cohort, key, expected)
+        train = job.purpose is Purpose.TRAIN
+        least = _least(plan.algorithm.aggregator, job.cohort) if train else 1
+        newcomers = train and not self._private  # who is drawn is what is accounted
+        stage = StageJob(job.round, job.purpose, blob, size, job.cohort, key, expected, least, newcomers)
         draw = [members[i].client for i in job.tasks.clients.tolist()]
         if job.following is not None:  # drawn while the clients work
             self._later.submit(job.following)
@@ -169,7 +174,7 @@ class FleetRuntime:
         """Return everybody else in an order of chance that every restart draws alike."""
         others = [m.client for m in map(self._run.members.__getitem__, range(len(self._run.members)))]
         others = [client for client in others if client not in drawn]
-        if job.purpose is not Purpose.TRAIN or not others or self._private:  # who is drawn is what is accounted
+        if job.purpose is not Purpose.TRAIN or not others or self._private:
             return []
         key = keys.fold(keys.root(self._training.seed), keys.Purpose.RESERVE.value, job.round)
         order = np.argsort(keys.bits(key, len(others)), kind="stable")
@@ -185,6 +190,18 @@ class FleetRuntime:
         _, settled = self._stages[Purpose.TRAIN]
         made = {self._run.members[part.client].client for part in settled.received}
         return {c: c in made and not settled.commits[c].refused for c in settled.commits}
+
+
+def _least(aggregator: Aggregator, cohort: int) -> int:
+    """Return how many updates an aggregator needs at least. Raises CompositionError if those of a cohort are too few."""
+    if not cohort:
+        return 1  # nobody was drawn
+    aggregator.values(cohort)
+    for count in range(1, cohort):
+        with suppress(CompositionError):
+            aggregator.values(count)
+            return count
+    return cohort
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class StageJob:
     cohort: int
     key: Callable[[str], Array]  # of a client's task
     expected: Expected
+    least: int  # answers that are of any use
+    newcomers: bool  # whether whoever joins meanwhile may take the place of one that is missing
 
     @property
     def folder(self) -> str:
