@@ -92,6 +92,7 @@ def test_a_line_that_a_crash_left_unfinished_was_no_release(path: Path) -> None:
         path.write_bytes(whole + torn)
         Ledger(path, SCOPE).spend(entry(2), allow)
         assert len(read(path)) == 2
+        assert [json.loads(line)["round"] for line in path.read_text().splitlines()[1:]] == [1, 2], "whole lines only"
 
 
 @pytest.mark.parametrize(

@@ -34,15 +34,17 @@ def check_transform(
     """
     suite = _Suite(transform, before, transform.check(before), broadcast)
     assert suite.wire == transform.check(before), f"{transform!r}.check must be pure"
-    for seed, value in enumerate([*(update(seed, size) for size in _SIZES for seed in range(4)), *_adversarial()]):
+    bound = suite.wire.l2_bound
+    sizes = _SIZES if bound is None else (*_SIZES, 0.9995 * bound, 1.0005 * bound)
+    for seed, value in enumerate([*(update(seed, size) for size in sizes for seed in range(4)), *_adversarial()]):
         sent = suite.sent(suite.given(value), seed)
         _check_bound(suite, sent, tolerance)
     suite.check_state()
     suite.check_values_that_are_not_finite()
     if suite.wire.additive:
         suite.check_additive(tolerance)
-    sizes = {name: int(np.size(leaf)) for name, leaf in tree.items(update(0))}
-    wired = transform.payload_bytes(sizes, 4 * sum(sizes.values()))
+    counts = {name: int(np.size(leaf)) for name, leaf in tree.items(update(0))}
+    wired = transform.payload_bytes(counts, 4 * sum(counts.values()))
     assert isinstance(wired, int), f"{transform!r}.payload_bytes must be a whole number; found {wired!r}"
     assert wired >= 0, f"{transform!r}.payload_bytes must not be negative; found {wired}"
 
