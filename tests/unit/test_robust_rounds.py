@@ -164,14 +164,6 @@ def test_a_runtime_that_only_adds_up_is_refused(rule: Any) -> None:
     algorithm(rule).check(Local.offers)
 
 
-def test_a_fleet_refuses_what_it_cannot_serve() -> None:
-    runtime = pytest.importorskip("koinon.fleet.coordinator.runtime", reason="the fleet extra is not installed")
-    if Offers.APART in runtime.FleetRuntime.offers:
-        pytest.skip("the fleet serves every aggregator")
-    with pytest.raises(CompositionError, match="this runtime adds all updates up"):
-        algorithm(kn.Median()).check(runtime.FleetRuntime.offers)
-
-
 @pytest.mark.parametrize(
     "made",
     [
