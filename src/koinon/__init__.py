@@ -152,6 +152,8 @@ __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - the table above, wh
 if not TYPE_CHECKING:  # or a type checker would take every misspelt name
 
     def __getattr__(name: str) -> Any:
+        if name == "privacy":  # a room of functions, not one of them
+            return import_module("koinon.privacy")
         if name not in _HOME:
             raise AttributeError(f"module 'koinon' has no attribute {name!r}")
         value = getattr(import_module(_HOME[name]), name)

@@ -15,7 +15,7 @@ from koinon.algorithms.fedavg import fedavg
 from koinon.core.algorithm import Algorithm
 from koinon.core.events import Checkpoint, Listener, RoundFinished, RunFinished, RunStarted
 from koinon.core.execution import Plan, Runtime
-from koinon.core.protocols import Dataset, Model, Private
+from koinon.core.protocols import Dataset, Model
 from koinon.core.types import Purpose
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.errors import ConfigurationError
@@ -23,6 +23,7 @@ from koinon.identity import identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
 from koinon.privacy.budget import PrivacyBudget
+from koinon.privacy.mechanism import Mechanism
 from koinon.privacy.random_bits import PrivacyKeys
 from koinon.privacy.releases import Releases, releases
 from koinon.report.tracking.sink import Sink, new_run
@@ -270,7 +271,7 @@ def of_clients(whole: Resolved, data: FederatedDataset, name: str) -> Resolved:
 
     A model that one party trains alone, or that nobody could train, is not sent to anybody: no step adds noise.
     """
-    channel = tuple(step for step in whole.plan.algorithm.channel if not isinstance(step, Private))
+    channel = tuple(step for step in whole.plan.algorithm.channel if not isinstance(step, Mechanism))
     algorithm = replace(whole.plan.algorithm, aggregator=Mean(), sampler=All(), name=name, channel=channel)
     return replace(whole, plan=replace(whole.plan, algorithm=algorithm, data=data), privacy=None)
 

@@ -175,6 +175,29 @@ def test_baselines_that_are_sent_to_nobody_carry_no_noise() -> None:
     assert all(run.privacy is None for run in kn.alone(model, data, private(), **given).values())
 
 
+@pytest.mark.parametrize(
+    "make", [kn.scaffold, kn.fedadam, lambda **given: kn.fedprox(0.1, **given), lambda **given: kn.fedavg(server_momentum=0.9, **given)]
+)  # fmt: skip
+def test_what_is_done_with_a_private_sum_stays_private(make) -> None:
+    algorithm = make(cohort=kn.Poisson(0.5), channel=(kn.AdaptiveClip(), kn.GaussianNoise(3.0)))
+    run = fit(algorithm, 3, privacy_test_mode=False)
+    assert run.privacy.guarantee
+    assert run.privacy.epsilon == pytest.approx(
+        privacy.epsilon(noise_multiplier=3.0, sampling_rate=0.5, rounds=3, delta=1e-5)
+    )
+    baseline = kn.pooled(linear.LinearModel(), linear.clients(), algorithm, stop=kn.Stop(rounds=2), holdout=0.0)
+    assert baseline.privacy is None
+
+
+def test_accountants_that_disagree_promise_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from koinon.privacy import statement
+
+    monkeypatch.setattr(statement, "composed_renyi", lambda events, delta: 0.1)
+    found = fit(private(), 3, privacy_test_mode=False).privacy
+    assert not found.guarantee
+    assert "two accountants disagree" in found.sentence
+
+
 class Each:
     needs = Needs.EACH
 

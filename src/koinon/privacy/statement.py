@@ -106,6 +106,8 @@ def statement(
         why_not = "a test mode made the keys from a seed, so anybody can take the noise away"
     elif not math.isfinite(spent):
         why_not = f"epsilon is beyond what can be counted. Raise the noise of {own.mechanism!r}"
+    elif renyi < 0.99 * spent - 1e-3:
+        why_not = f"two accountants disagree: {spent:.4g} by loss distributions, {renyi:.4g} by Renyi divergences"
     return PrivacyStatement(
         guarantee=not why_not,
         why_not=why_not,
