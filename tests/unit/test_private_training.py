@@ -134,6 +134,18 @@ def test_two_runs_on_one_data_set_add_up(tmp_path: Path) -> None:
         fit(private(), 1, clients=other, privacy=budget)
 
 
+def test_a_run_that_goes_on_with_another_ledger_brings_its_rounds_along(tmp_path: Path) -> None:
+    fit(private(), 3, out=tmp_path / "run", privacy_test_mode=False)
+    late = kn.PrivacyBudget(epsilon=50.0, ledger=tmp_path / "late")
+    for rounds in (5, 5):  # the second time nothing is left to do
+        run = fit(private(), rounds, out=tmp_path / "run", privacy=late, privacy_test_mode=False)
+        assert run.privacy.rounds == 5
+        assert len((tmp_path / "late").read_text().splitlines()) == 1 + 5
+    elsewhere = kn.PrivacyBudget(epsilon=0.1, ledger=tmp_path / "later")
+    assert fit(private(), 9, out=tmp_path / "run", privacy=elsewhere).rounds == 5
+    assert len((tmp_path / "later").read_text().splitlines()) == 1 + 5
+
+
 def test_a_sampler_swapped_under_the_ledger_is_refused(tmp_path: Path) -> None:
     budget = kn.PrivacyBudget(epsilon=60.0, ledger=tmp_path / "ledger")
     fit(private(kn.Poisson(0.5)), 1, privacy=budget)
@@ -215,6 +227,8 @@ class Own:
 
 
 REFUSED = {
+    "noise without room": (private(channel=(kn.Clip(1e6), kn.GaussianNoise(200.0))), "the exact sum has room for"),
+    "rows without room": (private(kn.Cyclic(2), (kn.Clip(1.3e8), kn.CorrelatedNoise(1.0, 2))), "the exact sum has room for"),
     "no bound": (private(channel=(kn.GaussianNoise(1.0),)), r"GaussianNoise\(multiplier=1.0\) needs a bounded update. Put Clip before it"),
     "a bound that is lost": (private(channel=(kn.Clip(1.0), kn.Quantise(), kn.GaussianNoise(1.0))), "needs a bounded update"),
     "a later step": (private(channel=(kn.Clip(1.0), kn.GaussianNoise(1.0), kn.Bfloat16())), r"Bfloat16\(\) stands after GaussianNoise"),

@@ -15,6 +15,8 @@ from koinon.privacy.mechanism import Normals
 from koinon.privacy.sampling import AccountedSampler
 from koinon.tree import Array, Tree
 
+LARGEST = 2.0**27
+"""What a deviation stays below: 32 of them are then half of what 63 bits hold in steps of 2**-30."""
 FLOAT32 = 1e-5
 """By how much float32 may let a norm exceed its bound, relative: what the conformance suite allows."""
 
@@ -51,6 +53,15 @@ def check_covered(step: Transform, algorithm: Any) -> None:
         raise CompositionError(
             f"{algorithm.sampler!r} does not say how it draws, so {step!r} cannot be accounted. Use Poisson(rate), "
             "All() or Uniform(size), or give it participation, expected and choose."
+        )
+
+
+def check_range(step: Transform, deviation: float) -> None:
+    """Refuse noise that the integers of the exact sum cannot hold: cut off, it would hide nothing."""
+    if deviation >= LARGEST:
+        raise CompositionError(
+            f"{step!r} would add noise of deviation {deviation:.3g}, and the exact sum has room for {LARGEST:.3g}. "
+            "Clip to a smaller norm."
         )
 
 

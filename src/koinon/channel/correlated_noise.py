@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
-from koinon.channel.central import check_covered, noisy_wire, sensitivity, with_noise
+from koinon.channel.central import check_covered, check_range, noisy_wire, sensitivity, with_noise
 from koinon.core.ranges import positive, whole
 from koinon.core.types import Context
 from koinon.core.wire import Wire
@@ -44,7 +44,9 @@ class CorrelatedNoise:
 
     def check(self, wire: Wire) -> Wire:
         """Return the facts with noise; refuse an update without a bound, and a second noise."""
-        return noisy_wire(self, wire)
+        after = noisy_wire(self, wire)
+        check_range(self, self.multiplier * self._column * (wire.l2_bound or 0.0))
+        return after
 
     def check_algorithm(self, algorithm: Any) -> None:
         """Refuse what central noise refuses, and clients that may come more often than once in ``bands`` rounds."""
@@ -83,6 +85,10 @@ class CorrelatedNoise:
         place = np.arange(1, self.bands)
         return np.cumprod(np.concatenate([[1.0], (2 * place - 1) / (2 * place)]))
 
+    @property
+    def _column(self) -> float:
+        return float(np.linalg.norm(self.coefficients))
+
     def event(self, participation: Participation) -> Event:
         """Return the event of the rounds in which a client has one turn."""
         return Event(self.multiplier, 1.0, Adjacency.ADD_OR_REMOVE)
@@ -91,9 +97,8 @@ class CorrelatedNoise:
         """Return the int64 total with the round's row of ``C**-1 z``."""
         count = tree.size(total)
         row = self._row(count, round, noise)
-        column = float(np.linalg.norm(self.coefficients))
         taken = iter(np.split(row, np.cumsum([np.size(leaf) for leaf in tree.leaves(total)])))
-        return with_noise(total, self.multiplier * column * sensitivity(bound, count), lambda _: next(taken))
+        return with_noise(total, self.multiplier * self._column * sensitivity(bound, count), lambda _: next(taken))
 
     def _row(self, count: int, round: int, noise: Noise) -> Array:
         """Return ``y`` of a round by ``y[t] = z[t] - sum(c[j] * y[t - j])``, from the rows that are kept or from the first."""

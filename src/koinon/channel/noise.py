@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from koinon import tree
-from koinon.channel.central import check_covered, noisy_wire, sensitivity, with_noise
+from koinon.channel.central import check_covered, check_range, noisy_wire, sensitivity, with_noise
 from koinon.core.ranges import positive
 from koinon.core.types import Context
 from koinon.core.wire import Wire
@@ -33,7 +33,9 @@ class GaussianNoise:
 
     def check(self, wire: Wire) -> Wire:
         """Return the facts with noise; refuse an update without a bound, and a second noise."""
-        return noisy_wire(self, wire)
+        after = noisy_wire(self, wire)
+        check_range(self, self.multiplier * (wire.l2_bound or 0.0))
+        return after
 
     def check_algorithm(self, algorithm: Any) -> None:
         """Refuse what the noise does not cover: single updates, later steps, draws that favour the fast."""

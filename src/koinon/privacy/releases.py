@@ -53,6 +53,7 @@ class Releases:
         place = next(i for i, step in enumerate(algorithm.channel) if isinstance(step, Mechanism))
         self._bound = algorithm.wires()[place][1].l2_bound  # the facts as that step finds them
         self._written: set[int] = set()
+        self._remembered = 0  # finished rounds that are known to be in the ledger
         self._noise = Noise(lambda round: RandomStream(keys.noise, round).normals)
         self._room: tuple[Spent, int] = ({}, 0)  # what was spent when it was counted, and how many rounds may follow
 
@@ -88,6 +89,15 @@ class Releases:
         if reason is None:
             self._written.add(round)
         return reason
+
+    def remember(self, rounds: int) -> None:
+        """Write down all ``rounds`` that this run has behind it and this ledger does not have.
+
+        A run may go on with a budget that names another ledger than it began with.
+        """
+        for round in range(self._remembered + 1, rounds + 1):
+            self._ledger.spend(self.entry(round), lambda _: None)
+        self._remembered = max(self._remembered, rounds)
 
     def entry(self, round: int) -> Entry:
         """Return a round's line of the ledger: that of the first of those which have one together."""

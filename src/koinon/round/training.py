@@ -84,6 +84,8 @@ class FederatedTraining:
 
         ``elapsed`` is the run's wall time in seconds.
         """
+        if self.releases is not None:
+            self.releases.remember(state.round)
         reason = self._over(state, elapsed)
         if reason is not None:
             return Done(reason)
