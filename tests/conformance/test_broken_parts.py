@@ -7,6 +7,7 @@ import pytest
 
 from koinon import tree
 from koinon.aggregate.mean import Mean
+from koinon.aggregate.median import Median
 from koinon.channel.clip import Clip
 from koinon.channel.local_privacy import LocalGaussian
 from koinon.channel.quantise import Quantise
@@ -80,6 +81,11 @@ class Narrow(Mean):
 class Halved(Mean):
     def finish(self, total, weight):
         return super().finish(total, 2 * weight)
+
+
+class FirstCome(Median):
+    def finish(self, total, weight):
+        return tree.map(lambda rows: rows[0].astype(np.float64), total)
 
 
 class Unsorted(Uniform):
@@ -160,6 +166,7 @@ class CountsEverybody(SoftmaxRegression):
         (check_server, Uphill(), "against the mean update"),
         (check_aggregator, Narrow(), "is not float64"),
         (check_aggregator, Halved(), "clients agree on"),
+        (check_aggregator, FirstCome(), "given its rows in another order"),
         (check_sampler, Unsorted(5), "in sorted order"),
         (check_sampler, Favourites(5), "never drew 45 of 50 clients"),
         (check_sampler, SaidPoisson(20), "sizes then vary by 12"),
