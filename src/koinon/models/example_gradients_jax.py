@@ -11,6 +11,7 @@ import numpy as np
 from koinon import keys, tree
 from koinon.core.types import Batch, Metrics
 from koinon.metrics import EXAMPLES, LOSS
+from koinon.models.example_norms_jax import losses_and_squares
 from koinon.tree import Array, Tree
 from koinon.work.private import DROPPED
 
@@ -36,8 +37,7 @@ def clipped_gradient(loss: ExampleLoss, params: Tree, batch: Batch, norm: Array)
         return loss(params, Batch(x, y, jnp.ones(1, jnp.float32), key))
 
     over = (None, 0, 0, 0)
-    losses, gradients = jax.vmap(jax.value_and_grad(one), over)(params, batch.x, batch.y, own_keys)
-    square = sum(jnp.sum(jnp.square(leaf.reshape(count, -1)), axis=1) for leaf in tree.leaves(gradients))
+    losses, square = losses_and_squares(one, params, (batch.x, batch.y, own_keys))
     counted = batch.mask > 0
     good = counted & jnp.isfinite(square) & jnp.isfinite(losses)
     factors = jnp.minimum(1.0, norm / jnp.sqrt(jnp.maximum(square, 1e-30))) * _SLACK

@@ -60,7 +60,11 @@ class FunctionModel:
 
     def clipped_gradient(self, variables: Variables, batch: Batch, norm: Array) -> tuple[Tree, Metrics]:
         """Return the sum of the examples' gradients, each of an L2 norm of at most ``norm``, and metric sums."""
-        return clipped_gradient(lambda params, one: self._losses(params, one)[0], variables["params"], batch, norm)
+        arguments = variables["params"], batch.x, batch.y, batch.mask, batch.key, norm
+        if isinstance(batch.mask, jax.core.Tracer):
+            return _clipped(self, *arguments)
+        result: tuple[Tree, Metrics] = _compiled_clipped(self, *arguments)  # one by one, its operations take seconds
+        return result
 
     def evaluate(self, variables: Variables, batch: Batch) -> Metrics:
         """Return the sums of loss and metrics."""
@@ -112,3 +116,12 @@ class FunctionModel:
                 f"found shape {list(losses.shape)}. Leave the mean over the batch to koinon."
             )
         return losses
+
+
+def _clipped(
+    model: FunctionModel, params: Tree, x: Tree, y: Tree, mask: Array, key: Array, norm: Array
+) -> tuple[Tree, Metrics]:
+    return clipped_gradient(lambda params, one: model._losses(params, one)[0], params, Batch(x, y, mask, key), norm)
+
+
+_compiled_clipped = jax.jit(_clipped, static_argnums=0)
