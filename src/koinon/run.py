@@ -14,7 +14,7 @@ from koinon.core.execution import Plan
 from koinon.core.types import Variables
 from koinon.errors import ConfigurationError
 from koinon.privacy.releases import Releases
-from koinon.privacy.statement import PrivacyStatement
+from koinon.privacy.statement import PrivacyStatement, statement_of_work
 from koinon.report.history import History
 from koinon.round.driver import Outcome
 from koinon.store.blobs import pack
@@ -33,8 +33,13 @@ class Run:
 
     @cached_property
     def privacy(self) -> PrivacyStatement | None:
-        """What may be claimed of all that was released about these clients; None where no step adds noise."""
-        return None if self.releases is None else self.releases.statement(len(self.plan.data))
+        """What may be claimed of all that was released about these clients; None where nothing adds noise.
+
+        Where only the clients' own work adds any, that is what it says.
+        """
+        if self.releases is None:
+            return statement_of_work(self.plan.algorithm, self.rounds)
+        return self.releases.statement(len(self.plan.data))
 
     @property
     def variables(self) -> Variables:

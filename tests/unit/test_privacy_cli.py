@@ -47,7 +47,7 @@ def test_check_foretells_and_the_run_spends(here: Path) -> None:
     facts = json.loads(done.stdout)
     rate = kn.Poisson(0.5).participation(4).rate
     wanted = privacy.epsilon(noise_multiplier=3.0, sampling_rate=rate, rounds=8, delta=1e-5)
-    assert facts["statement"]["epsilon"] == pytest.approx(wanted)
+    assert facts["statements"][0]["epsilon"] == pytest.approx(wanted)
     assert facts["privacy"].startswith(f"epsilon {wanted:.4g} at delta 1e-05 for each client after 8 rounds")
     assert any(line.startswith("budget: epsilon 2 at delta 1e-05 allows") for line in facts["conditions"])
     assert not (here / "ledger.jsonl").exists(), "to look costs nothing"
@@ -62,6 +62,20 @@ def test_check_foretells_and_the_run_spends(here: Path) -> None:
     assert "allows 0 of 8 rounds" in again["conditions"][-1], "what was spent stays spent"
     koinon(here, "report", "kept")
     assert "for each client after" in (here / "kept" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_the_clients_own_work_promises_is_said_too(here: Path) -> None:
+    text = (here / "app.py").read_text()
+    (here / "app.py").write_text(
+        text.replace("app = ", "made = ")
+        + """
+work = kn.PrivateTraining(norm=1.0, multiplier=2.0)
+app = kn.replace(made, algorithm=kn.replace(made.algorithm, work=work))
+"""
+    )
+    done = koinon(here, "check", "app.py", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [each["unit"] for each in json.loads(done.stdout)["statements"]] == ["client", "example"]
 
 
 def test_what_cannot_be_accounted_is_refused_or_said_to_be_no_guarantee(here: Path) -> None:

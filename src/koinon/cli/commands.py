@@ -26,7 +26,7 @@ from koinon.store.run_directory import RunDirectory
 def run_app(app_file: Path, out: Path | None, changes: Sequence[str], track: Sequence[str], *, as_json: bool) -> None:
     """Train and print the result; ends the process with Exit.DIVERGED if every client was refused."""
     trackers = sinks(track)
-    resolved = _resolved(app_file, changes)
+    resolved = resolved_app(app_file, changes)
     with watching(True) as listen:
         run = execute(resolved, listen=listen, out=out, track=trackers)
     if as_json:
@@ -49,7 +49,7 @@ def run_app(app_file: Path, out: Path | None, changes: Sequence[str], track: Seq
 
 def check_app(app_file: Path, changes: Sequence[str], *, as_json: bool) -> None:
     """Print what travels, how much of it, and who sees it."""
-    resolved = _resolved(app_file, changes)
+    resolved = resolved_app(app_file, changes)
     facts = _facts(resolved)
     if as_json:
         print_json(facts)
@@ -94,7 +94,8 @@ def report_run(folder: Path, *, as_json: bool) -> None:
         say(f"Wrote {path}: {len(history)} rounds. Open it in a browser; it needs no network.")
 
 
-def _resolved(app_file: Path, changes: Sequence[str]) -> Resolved:
+def resolved_app(app_file: Path, changes: Sequence[str]) -> Resolved:
+    """Return the App of a file with its changes; ends the process with Exit.APP, and its traceback, if the file raises."""
     try:
         app, inner = change(load(app_file), changes)
     except AppFileError as error:
@@ -125,7 +126,7 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         variables = with_runtime.initial(plan, keys.fold(keys.root(resolved.seed), keys.Purpose.INITIAL.value))
     finally:
         with_runtime.close()
-    ahead = forecast(plan, resolved.stop.rounds, resolved.privacy, secret=not resolved.privacy_test_mode)
+    claims, allowed = forecast(plan, resolved.stop.rounds, resolved.privacy, secret=not resolved.privacy_test_mode)
     broadcast = plan.algorithm.server.broadcast(plan.algorithm.server.init(variables))
     sizes = {name: int(leaf.size) for name, leaf in tree.items(broadcast)}  # an update has the same shape
     largest = plan.algorithm.sampler.largest(len(plan.data))
@@ -141,10 +142,11 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         "parameters": tree.size({name: broadcast[name] for name in ("params", "state")}),
         "down_bytes": tree.size_bytes(broadcast),
         "wire": steps,
-        "server_bytes": room_bytes(plan.algorithm.aggregator, largest, sum(sizes.values())) + tree.size_bytes(broadcast),
-        "privacy": _privacy(plan.algorithm.wires()[-1][1]) if ahead is None else ahead[0].sentence,
-        "conditions": [] if ahead is None else [*ahead[0].lines()[1:], *ahead[1]],
-        "statement": None if ahead is None else ahead[0].to_json(),
+        "server_bytes": room_bytes(plan.algorithm.aggregator, largest, sum(sizes.values()))
+        + tree.size_bytes(broadcast),
+        "privacy": claims[0].sentence if claims else _privacy(plan.algorithm.wires()[-1][1]),
+        "conditions": [line for claim in claims for line in claim.lines()][1:] + allowed,
+        "statements": [claim.to_json() for claim in claims],
     }
 
 

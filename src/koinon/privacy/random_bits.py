@@ -75,7 +75,7 @@ class RandomStream:
     def normals(self, count: int) -> Array:
         """Return ``count`` standard normals in float64 by the transform of Box and Muller 1958.
 
-        The radius is of 64 bits, so the largest is 9.4. They lie on the grid of float64 that the logarithm and the
+        The radius is of 64 bits, so the largest is 9.5. They lie on the grid of float64 that the logarithm and the
         cosine leave, which tells an attacker something who sees them as they are (Mironov, "On significance of the
         least significant bits for differential privacy", CCS 2012): round what is released to a coarser grid.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from koinon.core.algorithm import Algorithm
 from koinon.privacy.accountant import composed, composed_renyi
@@ -92,6 +92,19 @@ def accounted(algorithm: Algorithm, population: int) -> Accounted | None:
         assert isinstance(sampler, AccountedSampler), "the algorithm's check refuses every other"
         participation = sampler.participation(population)
     return Accounted(mechanism, participation, mechanism.event(participation))
+
+
+@runtime_checkable
+class PrivateWork(Protocol):
+    """Client work that is private by itself, such as DP-SGD on each client's own examples."""
+
+    def statement(self, rounds: int) -> PrivacyStatement:
+        """Return what it promises after ``rounds`` rounds of one client."""
+
+
+def statement_of_work(algorithm: Algorithm, rounds: int) -> PrivacyStatement | None:
+    """Return what the clients' own work promises; None where it adds no noise."""
+    return algorithm.work.statement(rounds) if isinstance(algorithm.work, PrivateWork) else None
 
 
 def statement(
