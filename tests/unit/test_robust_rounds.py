@@ -231,3 +231,16 @@ def test_everybody_alone_needs_no_robust_rule() -> None:
         linear.LinearModel(), poisoned(), algorithm(kn.Krum(1)), stop=kn.Stop(rounds=2), holdout=0.0, engine="reference"
     )
     assert all(np.isfinite(tree.leaves(run.params)[0]) for run in runs.values())
+
+
+def test_check_says_what_memory_the_rule_takes() -> None:
+    from koinon.cli.commands import _facts
+
+    def server_bytes(rule: Any) -> int:
+        app = App(model=linear.LinearModel(), clients=linear.clients((4,) * 7), algorithm=algorithm(rule))
+        return int(_facts(resolve(replace(app, engine="reference")))["server_bytes"])
+
+    numbers = 4  # two weights, a bias and the count of batches; they are broadcast as float32
+    assert server_bytes(kn.Mean()) == (8 + 4) * numbers
+    assert server_bytes(kn.Median()) == (4 * 7 + 4) * numbers
+    assert server_bytes(kn.Bucketed(3)) == (8 * 2 + 4) * numbers
