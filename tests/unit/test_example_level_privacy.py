@@ -200,9 +200,9 @@ def test_nobody_draws_the_same_twice_and_a_secret_lasts_one_round() -> None:
 
 def test_two_runs_of_one_seed_have_other_noise() -> None:
     secret = kn.replace(kn.fedavg(), work=PrivateTraining(batches=ShuffledBatches(size=8)))
-    runs = [kn.fit(apps.model(), apps.clients(2), secret, stop=STOP, progress=False) for _ in range(2)]
+    runs = [kn.fit(apps.model(), apps.clients(2), secret, stop=STOP, engine="reference", progress=False) for _ in range(2)]
     assert runs[0].digest != runs[1].digest
-    tested = [kn.fit(apps.model(), apps.clients(2), algorithm(), stop=STOP, progress=False) for _ in range(2)]
+    tested = [kn.fit(apps.model(), apps.clients(2), algorithm(), stop=STOP, engine="reference", progress=False) for _ in range(2)]
     assert tested[0].digest == tested[1].digest
 
 
@@ -283,15 +283,19 @@ def test_dropout_gives_every_example_a_mask_of_its_own_that_clipping_and_sum_sha
     data = kn.federate({"a": (rows, np.ones(16, np.float32))}, holdout=0.0)
     model = KerasModel.of(net, data)
     variables = model.init(keys.root(0))
-    sums = []
+    sums, added = [], np.zeros(INPUTS)
     for i in range(16):
         mask = (np.arange(16) == i).astype(np.float32)
         total, _ = model.clipped_gradient(variables, Batch(rows, np.ones(16, np.float32), mask, KEY), np.float32(0.5))
         (leaf,) = (np.asarray(leaf).ravel() for leaf in tree.leaves(total))
         norm = float(np.linalg.norm(leaf))
-        assert norm <= 0.5 and (norm > 0.499 or norm == 0)  # clipped with the very mask that the sum has
+        assert norm <= 0.5 and (norm > 0.499 or norm == 0)
+        added += leaf
         sums.append(tuple((leaf != 0).tolist()))
     assert len(set(sums)) > 4  # of 32 masks
+    everybody = Batch(rows, np.ones(16, np.float32), np.ones(16, np.float32), KEY)
+    total, _ = model.clipped_gradient(variables, everybody, np.float32(0.5))  # clipped with the very masks it adds up
+    np.testing.assert_allclose(np.asarray(tree.leaves(total)[0]).ravel(), added, rtol=1e-5)
 
 
 def test_work_that_needs_single_examples_refuses_models_without() -> None:
