@@ -244,3 +244,10 @@ def test_check_says_what_memory_the_rule_takes() -> None:
     assert server_bytes(kn.Mean()) == (8 + 4) * numbers
     assert server_bytes(kn.Median()) == (4 * 7 + 4) * numbers
     assert server_bytes(kn.Bucketed(3)) == (8 * 2 + 4) * numbers
+
+
+@pytest.mark.parametrize("rule", [kn.Median(), kn.Bucketed(1)], ids=repr)
+def test_a_round_that_draws_nobody_changes_nothing(rule: Any) -> None:
+    run = linear.train(algorithm(rule, sampler=kn.Poisson(0.2)), rounds=12, clients=poisoned())
+    assert 0 in [record.cohort for record in run.history]
+    assert run.rounds == 12
