@@ -34,8 +34,9 @@ FLOORS = {
     "fleet": 7,
     "app": 8,
     "testing": 9,
-    "cli": 9,
-    "koinon": 10,  # the face: names only
+    "audit": 9,  # trains the job itself, as the commands do
+    "cli": 10,
+    "koinon": 11,  # the face: names only
 }
 SIDES = {"wire": set(), "participant": {"wire"}, "coordinator": {"wire"}, "service": {"wire", "coordinator"}}
 """What each room of the fleet may know of the others: the two sides share nothing but the wire."""

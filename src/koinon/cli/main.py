@@ -59,6 +59,21 @@ def check(app_file: Path, changes: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("app_file", type=_FILE)
+@click.option(
+    "--canaries", type=click.IntRange(1), default=1000, show_default=True, help="Made-up clients in each run."
+)
+@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="How often to train with canaries.")
+@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+def audit(app_file: Path, canaries: int, runs: int, changes: tuple[str, ...], as_json: bool) -> None:
+    """Attack the App in APP_FILE: is its noise what it claims, does its model tell whom it saw? Status 1 if not."""
+    from koinon.cli.audit import audit_app
+
+    audit_app(app_file, changes, canaries=canaries, runs=runs, as_json=as_json)
+
+
+@cli.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
 def report(folder: Path, as_json: bool) -> None:
