@@ -56,7 +56,9 @@ class Run:
         self.run = FleetRun("r-1", terms, ledger, Spool(ledger.folder / "spool"), time.monotonic)
         self.run.join(Member(CLIENT, CLIENT, 4, 0))
         expected = Expected.of(kn.fedavg(kn.sgd(0.1)), {"params": {"w": np.ones(1, np.float32)}}, self._finish)
-        self._job = StageJob(1, TRAIN, MODEL, 100, 1, lambda client: np.zeros(2, np.uint32), expected)
+        self._job = StageJob(
+            1, TRAIN, MODEL, 100, 1, lambda client: np.zeros(2, np.uint32), expected, least=1, newcomers=False
+        )
         self.settled: list[Settled] = []
         self.thread = threading.Thread(target=self._drive, daemon=True)
         self.thread.start()

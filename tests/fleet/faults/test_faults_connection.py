@@ -1,6 +1,7 @@
 """A participant's calls against a coordinator that is restarted, loses answers and damages blobs, each as it is told."""
 
 import hashlib
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from koinon.errors import FleetError
+from koinon.errors import FleetError, FormatError
 from koinon.fleet.participant.connection import Connection, Reach
 
 GONE = 0
@@ -65,10 +66,11 @@ def coordinator(*answers: tuple[int, bytes], says: list[str] | None = None) -> I
 def test_a_session_that_a_restart_ended_twice_during_one_call_is_begun_twice() -> None:
     ended = (401, json.dumps({"error": {"code": "session", "message": "Begin one."}}).encode())
     with coordinator(ended, (GONE, b""), ended, (200, b'{"round": 3}')) as connection:
+        connection.renew = map("session {}".format, itertools.count()).__next__
         assert connection.call("GET", "/v1/runs") == {"round": 3}
 
 
-def test_a_session_that_is_never_accepted_is_an_error() -> None:
+def test_a_token_that_is_never_accepted_is_an_error() -> None:
     never = (401, json.dumps({"error": {"code": "session", "message": "Begin one."}}).encode())
     with coordinator(never, never) as connection, pytest.raises(FleetError, match="Begin one"):
         connection.call("GET", "/v1/runs")
@@ -111,5 +113,5 @@ def test_a_blob_damaged_on_its_way_is_fetched_again() -> None:
 
 
 def test_a_blob_that_is_always_another_is_an_error() -> None:
-    with coordinator(*[(206, BLOB[::-1])] * 10) as connection, pytest.raises(FleetError, match="not the one"):
+    with coordinator(*[(206, BLOB[::-1])] * 10) as connection, pytest.raises(FormatError, match="not the one"):
         connection.download(hashlib.sha256(BLOB).hexdigest(), len(BLOB))

@@ -69,7 +69,7 @@ def begun(journal: Journal) -> FleetRun:
 def job() -> StageJob:
     """Return the first round's training."""
     expected = Expected.of(kn.fedavg(kn.sgd(0.1)), VALUE)
-    return StageJob(1, TRAIN, MODEL, 100, 2, lambda client: np.zeros(2, np.uint32), expected)
+    return StageJob(1, TRAIN, MODEL, 100, 2, lambda client: np.zeros(2, np.uint32), expected, least=1, newcomers=False)
 
 
 def open_in_background(run: FleetRun) -> tuple[threading.Thread, list[Settled | BaseException]]:
