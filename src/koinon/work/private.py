@@ -28,7 +28,7 @@ from koinon.work.corrections import Correction
 from koinon.work.optimizers import Optimizer, Sgd
 from koinon.work.private_batches import PoissonBatches, PrivateBatches
 from koinon.work.schedules import Constant, LearningRateSchedule
-from koinon.work.secret_noise import SECRET_WORDS, Draw, normals, words
+from koinon.work.secret_noise import SECRET_WORDS, Draw, normals, secret_for, words
 
 DROPPED = "dropped"
 """The metric sum of examples whose gradient was not finite and which were left out."""
@@ -89,16 +89,20 @@ class PrivateTraining:
 
     def begin(self, task: Task, broadcast: Tree, state: Tree) -> dict[str, Any]:
         """Return the global model, a fresh optimiser, and what tells this task's noise from every other."""
-        params, xp = broadcast["params"], tree.namespace(state["secret"])
+        params, secret = broadcast["params"], state["secret"]
+        xp = tree.namespace(secret)
+        first = xp.zeros((), xp.uint32)
+        asked = {**{name: broadcast[name] for name in ("params", "state")}, "rate": task.learning_rate * xp.ones(1)}
         carry = {
             "params": params,
             "state": broadcast["state"],
             "optimizer": self.optimizer.init(params),
             "rate": task.learning_rate,
             "expected": task.examples * xp.float32(1),
-            "secret": state["secret"],
+            "secret": secret_for(secret, task.key, asked),
+            "next": words(secret, task.key, first, Draw.RATCHET, SECRET_WORDS),
             "key": task.key,
-            "turn": xp.zeros((), xp.uint32),
+            "turn": first,
         }
         return {**carry, "anchor": params} if self.corrections else carry
 
@@ -124,8 +128,7 @@ class PrivateTraining:
     def finish(self, task: Task, broadcast: Tree, carry: dict[str, Any]) -> tuple[Update, Tree]:
         """Return the change of the model, weighted by the client's examples, and a secret that gives no noise away."""
         value = {name: tree.subtract(carry[name], broadcast[name]) for name in ("params", "state")}
-        new = words(carry["secret"], carry["key"], carry["turn"], Draw.RATCHET, SECRET_WORDS)
-        return Update(value, task.examples), {"secret": new}
+        return Update(value, task.examples), {"secret": carry["next"]}
 
     def events(self, rounds: int) -> Mapping[Event, int]:
         """Return what ``rounds`` rounds of one client cost each of its examples."""

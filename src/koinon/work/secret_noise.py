@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from koinon.tree import Array, namespace
+from koinon.tree import Array, Tree, leaves, namespace
 
 SECRET_WORDS = 8
 ROUNDS = 8
 _CONSTANT = np.frombuffer(b"expand 32-byte k", "<u4").astype(np.uint32)
-_PURPOSES = 4
+_PURPOSES = 8
+_ROW = 1024
 
 
 class Draw(IntEnum):
@@ -26,17 +27,48 @@ class Draw(IntEnum):
     NOISE = 0
     COINS = 1
     RATCHET = 2
+    ROW_HASH = 3
+    HASH = 4
 
 
 def words(secret: Array, key: Array, turn: Array, draw: Draw, count: int) -> Array:
     """Return ``count`` uint32 of one stream.
 
-    ``secret`` is uint32[8]; ``key`` (uint32[2], a task's) and ``turn`` (uint32 below 2**30, a step) tell streams apart.
+    ``secret`` is uint32[8]; ``key`` (uint32[2], a task's) and ``turn`` (uint32 below 2**29, a step) tell streams apart.
     """
     xp = namespace(secret)
     first = turn * xp.uint32(_PURPOSES) + xp.uint32(draw.value)
     nonce = xp.stack([first, key[0], key[1]]).astype(xp.uint32)
     return chacha(secret, nonce, -(-count // 16))[:count]
+
+
+def secret_for(secret: Array, key: Array, asked: Tree) -> Array:
+    """Return a secret, uint32[8], for one task on exactly ``asked``, a tree of float32.
+
+    Who asks for the same task on another model gets other noise, not the same twice, whose difference is none. The model is
+    hashed by NH under the secret (Black et al., "UMAC: Fast and Secure Message Authentication", CRYPTO 1999): two
+    models that differ in any bit have the same 128 bits with a probability of about 2**-64, for whoever lacks the secret.
+    """
+    xp = namespace(secret)
+    bits = xp.concatenate([leaf.astype(xp.float32).reshape(-1).view(xp.uint32) for leaf in leaves(asked)])
+    rows = xp.pad(bits, (0, -len(bits) % _ROW)).reshape(-1, _ROW)
+    start = xp.zeros((), xp.uint32)
+    short = _hashed(rows, words(secret, key, start, Draw.ROW_HASH, _ROW + 3)).reshape(-1)
+    found = _hashed(short, words(secret, key, start, Draw.HASH, len(short) + 3))
+    middle = chacha(secret, found[:3], 1)[:SECRET_WORDS]
+    return chacha(middle, xp.stack([found[3], key[0], key[1]]), 1)[:SECRET_WORDS]
+
+
+def _hashed(rows: Array, key: Array) -> Array:
+    """Return four uint32 for every row, each of a chance of 2**-16 to be the same for another row."""
+    xp, size, half = namespace(rows), rows.shape[-1], namespace(rows).uint32(0xFFFF)
+    low, high = rows & half, rows >> xp.uint32(16)
+
+    def one(shift: int) -> Array:
+        own = key[shift : shift + size]
+        return xp.sum(((low + own) & half) * ((high + (own >> xp.uint32(16))) & half), axis=-1, dtype=xp.uint32)
+
+    return xp.stack([one(shift) for shift in range(4)], axis=-1)
 
 
 def chacha(secret: Array, nonce: Array, blocks: int, rounds: int = ROUNDS) -> Array:
