@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import koinon as kn
 import linear
-from koinon.aggregate.median import Median
 
 NAMES = ("lyon", "nice", "paris")
 NOISY = (kn.Clip(1.0), kn.GaussianNoise(multiplier=0.5))
 GUARDS = {
-    "median": {"aggregator": Median()},
+    "median": {},
     "noise": {"channel": NOISY},
-    "coins": {"channel": NOISY, "sampler": kn.Poisson(0.5)},
+    "adaptive": {"channel": (kn.AdaptiveClip(kn.QuantileNorm(initial=1.0)), kn.GaussianNoise(multiplier=0.5))},
+    "local": {"channel": (kn.Clip(1.0), kn.LocalGaussian(epsilon=20.0))},
+    "coins": {"channel": NOISY, "cohort": kn.Poisson(0.5)},
 }
 
 
@@ -26,11 +27,12 @@ app = kn.App(
     model=linear.LinearModel(),
     clients={name: examples(name) for name in NAMES},
     algorithm=replace(
-        kn.fedavg(kn.sgd(0.05), epochs=2, batch_size=4),
+        kn.fedavg(kn.sgd(0.05), epochs=2, batch_size=4, **GUARDS[guard]),
+        aggregator=kn.Median() if guard == "median" else kn.Mean(),
         schedule=kn.Synchronous(clients=3, quorum=1.0, shortest=60.0),
-        **GUARDS[guard],
     ),
     stop=kn.Stop(rounds=8),
-    privacy=kn.PrivacyBudget(epsilon=300.0) if guard != "median" else None,
+    privacy=kn.PrivacyBudget(epsilon=500.0) if guard != "median" else None,
+    engine="reference",
     privacy_test_mode=os.environ.get("SECRET") is None,
 )

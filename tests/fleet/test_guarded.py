@@ -11,7 +11,7 @@ from fleet.processes import Fleet, simulated
 APP = Path(__file__).parent / "guarded_app.py"
 
 
-@pytest.mark.parametrize("guard", ["median", "noise"])
+@pytest.mark.parametrize("guard", ["median", pytest.param("noise", marks=pytest.mark.slow), "adaptive"])
 def test_the_fleet_ends_in_the_digest_of_the_simulation(guard: str, tmp_path: Path) -> None:
     with Fleet(tmp_path, APP, environment={"GUARD": guard}) as fleet:
         fleet.serve()

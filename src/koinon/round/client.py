@@ -44,12 +44,20 @@ def dispatch(
 ) -> tuple[Payload, Tree]:
     """Turn the last carry into what travels and the client's new state."""
     update, kept = algorithm.work.finish(task, broadcast, carry)
-    value, channel = update.value, {}
-    for i, transform in enumerate(algorithm.channel):
-        context = replace(_context(task.key, task.cohort, i), broadcast=broadcast, bound=partial(_bound, algorithm, i))
-        value, channel[str(i)] = transform.encode(value, state["channel"][str(i)], context)
+    value, channel = encode(algorithm, update.value, state["channel"], broadcast, task.key, task.cohort)
     weight = np.float32(1) if algorithm.private else update.weight
     return Payload(value, weight, seen), {"work": kept, "channel": channel}
+
+
+def encode(
+    algorithm: Algorithm, value: Tree, state: Tree, broadcast: Tree, key: Array, cohort: Array
+) -> tuple[Tree, Tree]:
+    """Return an update as the channel sends it, and each step's new state; ``key`` is that of the client's task."""
+    new = {}
+    for i, transform in enumerate(algorithm.channel):
+        context = replace(_context(key, cohort, i), broadcast=broadcast, bound=partial(_bound, algorithm, i))
+        value, new[str(i)] = transform.encode(value, state[str(i)], context)
+    return value, new
 
 
 def decode(algorithm: Algorithm, payload: Tree, key: Array, cohort: Array) -> Tree:

@@ -14,13 +14,13 @@ import numpy as np
 
 from koinon import exact, tree
 from koinon.core.algorithm import Algorithm
-from koinon.core.types import Context, Metrics
+from koinon.core.types import Metrics
 from koinon.errors import FormatError, StoreError
 from koinon.fleet.coordinator.deferred import Deferred
 from koinon.fleet.coordinator.spool import Upload
 from koinon.fleet.wire.update_file import METRICS, UPDATE
 from koinon.metrics import EXAMPLES
-from koinon.round.client import decode, initial_state
+from koinon.round.client import decode, encode, initial_state
 from koinon.store import tensors
 from koinon.tree import Array, Tree
 
@@ -41,10 +41,10 @@ class Expected:
     def of(cls, algorithm: Algorithm, value: Tree, finish: Callable[[Metrics], Any] = dict) -> Expected:
         """Return what is expected for updates shaped like ``value``."""
         if algorithm.channel:  # the channel says how it encodes; only shapes are kept
-            state = initial_state(algorithm, value)["channel"]
-            value = tree.zeros(tree.to_numpy(value))
-            for i, transform in enumerate(algorithm.channel):
-                value, _ = transform.encode(value, state[str(i)], Context(np.zeros(2, np.uint32), np.float32(1)))
+            broadcast = tree.to_numpy(value)
+            state = initial_state(algorithm, broadcast)["channel"]
+            zeros = tree.zeros(broadcast)
+            value, _ = encode(algorithm, zeros, state, broadcast, np.zeros(2, np.uint32), np.float32(1))
         known = {name: (np.asarray(leaf).dtype, np.shape(leaf)) for name, leaf in tree.items(value)}
         if not tree.leaves(value):
             known = {}

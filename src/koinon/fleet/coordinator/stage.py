@@ -87,6 +87,8 @@ class OpenStage:
             raise Refusal(409, "incomplete", "This content was not announced for this round. Announce it first.", [])
         if not 1 <= weight < LARGEST_WEIGHT:
             raise Refusal(422, "malformed", f"A weight is a whole number from 1 to {LARGEST_WEIGHT - 1}.")
+        if weight != 1 and self.job.purpose is Purpose.TRAIN and self.job.expected.algorithm.private:
+            raise Refusal(422, "malformed", "Every client weighs 1 in a private run: more would escape the clip.")
         job, size = self.job, upload.claim.size
         lines = (self._run, job.round, job.purpose.value, client, job.model, given, size, weight)
         if model != job.model or not key.signed(decoded(word["signature"]), signed_text("update", *lines)):

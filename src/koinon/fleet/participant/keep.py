@@ -22,6 +22,7 @@ from koinon.tree import Tree
 
 _BLOCK = 1 << 16
 
+_STAGED, _NOISY = "staged", "noisy"
 ENROLLED = "coordinator.json"
 
 
@@ -71,9 +72,20 @@ class Keep:
         with _writing(self.folder):
             if accepted and staged.exists():
                 staged.replace(self._state(run))
-            for path in (self.folder / "states").glob(f"{run}.staged-*"):
-                if int(path.suffix.rpartition("-")[2]) <= round:
-                    path.unlink(missing_ok=True)
+            for kind in (_STAGED, _NOISY):
+                for path in (self.folder / "states").glob(f"{run}.*{kind}-*"):
+                    if int(path.suffix.rpartition("-")[2]) <= round:
+                        path.unlink(missing_ok=True)
+
+    def noisy(self, run: str, round: int, model: str) -> bytes | None:
+        """Return the update of :meth:`keep_noisy`, or None."""
+        path = self._noisy(run, round, model)
+        return path.read_bytes() if path.exists() else None
+
+    def keep_noisy(self, run: str, round: int, model: str, file: bytes) -> None:
+        """Keep the file of an update that must not be made twice, until the round is decided."""
+        with _writing(self.folder):
+            write_secret(self._noisy(run, round, model), file)
 
     def model(self, name: str, data: bytes | memoryview) -> Path:
         """Keep a run's final model and return where."""
@@ -109,7 +121,10 @@ class Keep:
         return self.folder / "states" / f"{run}.safetensors"
 
     def _staged(self, run: str, round: int) -> Path:
-        return self.folder / "states" / f"{run}.staged-{round}"
+        return self.folder / "states" / f"{run}.{_STAGED}-{round}"
+
+    def _noisy(self, run: str, round: int, model: str) -> Path:
+        return self.folder / "states" / f"{run}.{model[:16]}.{_NOISY}-{round}"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
+from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine, Plan
 from koinon.core.types import Job, Purpose
 from koinon.core.wire import Wire
@@ -30,6 +31,7 @@ from koinon.fleet.wire.receipts import canonical
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import Kind, digest, encoded, signed_text
 from koinon.fleet.wire.update_file import to_pieces
+from koinon.privacy.mechanism import Mechanism, Trust
 from koinon.round.client import initial_state
 from koinon.round.training import FederatedTraining
 from koinon.store.blobs import unpack
@@ -283,7 +285,7 @@ class Participant:
         if work["cohort"] < self._part.floors.cohort:
             return self._fail(work, f"a cohort of {work['cohort']} is below this participant's floor")
         try:
-            return self._send(work, *self._computed(work, number, purpose))
+            return self._send(work, *self._made(work, number, purpose))
         except Refusal as refusal:
             if refusal.code in _IS_OVER:
                 self._say(f"Round {number}: {refusal}")
@@ -300,6 +302,22 @@ class Participant:
         except Exception as error:  # noqa: BLE001 - a fault of this app, or of a model that does not fit it
             _LOG.exception("Round %d cannot be computed here", number)
             return self._fail(work, f"{type(error).__name__}: {error}")
+
+    def _made(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
+        """Return what :meth:`_computed` does; an update with noise of this participant's own is made once and kept.
+
+        Made anew after a crash it would have other noise, and the two together tell more than either.
+        """
+        if purpose is not Purpose.TRAIN or not _adds_noise(self._part.training.plan.algorithm):
+            return self._computed(work, number, purpose)
+        kept = self._keep.noisy(self._run, number, work["model"])
+        if kept is None:
+            pieces, _, state = self._computed(work, number, purpose)
+            if tree.leaves(state):
+                self._keep.stage(self._run, number, state)
+            kept = b"".join(pieces)
+            self._keep.keep_noisy(self._run, number, work["model"], kept)
+        return [kept], 1, {}  # whose noise is its own weighs 1
 
     def _computed(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
         """Return the update's file, its weight and the state to stage."""
@@ -395,3 +413,7 @@ class Participant:
 def _for_good(error: Exception) -> bool:
     """Return whether an error is somebody's decision that this participant has to end."""
     return isinstance(error, Refusal) and error.code in _FOR_GOOD
+
+
+def _adds_noise(algorithm: Algorithm) -> bool:
+    return any(isinstance(step, Mechanism) and step.trust is Trust.NOBODY for step in algorithm.channel)

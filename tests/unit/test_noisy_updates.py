@@ -1,0 +1,61 @@
+"""An update with noise of the client's own is made once a round: two of them would tell more than either."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import koinon as kn
+import linear
+from koinon.app import App, resolve
+from koinon.core.types import Payload, Purpose
+from koinon.fleet.participant.keep import Enrolled, Keep
+from koinon.fleet.participant.participant import Participant
+
+MODEL = "a" * 64
+NOISY = (kn.Clip(1.0), kn.LocalGaussian(epsilon=8.0))
+
+
+class Fresh:
+    """An engine that never computes the same twice."""
+
+    def send(self, plan: Any, job: Any, states: Any) -> tuple[Payload, Any]:
+        return Payload({"w": np.frombuffer(os.urandom(8), np.float32)}, np.float32(1), {"examples": np.float32(4)}), {}
+
+
+def made(folder: Path, round: int, channel: tuple[Any, ...]) -> bytes:
+    """Return the update of a participant that has just been started."""
+    app = App(
+        model=linear.LinearModel(),
+        clients=dict(list(linear.clients((6,)).items())),
+        algorithm=kn.fedavg(kn.sgd(0.05), channel=channel),
+        holdout=0.0,
+    )
+    part = SimpleNamespace(training=resolve(app).program(), engine=Fresh())
+    with closing(Keep(folder)) as keep:
+        participant = Participant(part, keep, Enrolled("", None, "c-1", "lyon", ""), SimpleNamespace(), print)  # type: ignore[arg-type]
+        participant._run = "r-1"
+        participant._model = (MODEL, {"params": {"w": np.zeros(2, np.float32)}, "state": {}})
+        work = {"round": round, "purpose": "train", "cohort": 1, "model": MODEL, "bytes": 0}
+        pieces, weight, _ = participant._made(work, round, Purpose.TRAIN)
+        assert weight == 1
+        return b"".join(pieces)
+
+
+def test_it_is_made_once_and_forgotten_when_the_round_is_decided(tmp_path: Path) -> None:
+    first = made(tmp_path, 1, NOISY)
+    assert made(tmp_path, 1, NOISY) == first
+    assert made(tmp_path, 2, NOISY) != first
+    with closing(Keep(tmp_path)) as keep:
+        keep.decide("r-1", 1, accepted=True)
+    assert [path.name for path in (tmp_path / "states").iterdir()] == [f"r-1.{MODEL[:16]}.noisy-2"]
+
+
+@pytest.mark.parametrize("channel", [(), (kn.Clip(1.0),), (kn.Clip(1.0), kn.GaussianNoise(1.0))], ids=repr)
+def test_others_are_computed_anew(channel: tuple[Any, ...], tmp_path: Path) -> None:
+    assert made(tmp_path, 1, channel) != made(tmp_path, 1, channel)
+    assert not (tmp_path / "states").exists()
