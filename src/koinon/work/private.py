@@ -160,7 +160,11 @@ class PrivateTraining:
             adjacency=event.adjacency.value,
             sampling=self.batches.sampling,
             trust=Trust.NOBODY.value,
-            not_covered=(*NOT_COVERED, "how many examples a client has"),
+            not_covered=(
+                *NOT_COVERED,
+                "how many examples a client has",
+                "a round that a coordinator has the client compute once more, on another model: it is one release more",
+            ),
         )
 
     def _noise(self, like: Tree, secret: Array, key: Array, turn: Array) -> Tree:
