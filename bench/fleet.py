@@ -85,7 +85,8 @@ def participant(options: argparse.Namespace) -> None:
     """Take part with an update that is ready."""
     from koinon.core.types import Payload
     from koinon.fleet.participant.connection import Reach
-    from koinon.fleet.participant.participant import Floors, Participation, participate
+    from koinon.fleet.participant.floors import Floors
+    from koinon.fleet.participant.participant import Participation, participate
     from koinon.fleet.wire.link import JoinLink
 
     resolved = plan(options.mb, options.clients)

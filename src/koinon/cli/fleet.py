@@ -20,7 +20,8 @@ from koinon.engines.catalogue import engine as new_engine
 from koinon.errors import CompositionError, ConfigurationError, FleetError
 from koinon.fleet.coordinator.members import Members
 from koinon.fleet.participant.connection import Connection, Reach
-from koinon.fleet.participant.participant import Ended, Floors, Participation, participate
+from koinon.fleet.participant.floors import Floors
+from koinon.fleet.participant.participant import Ended, Participation, participate
 from koinon.fleet.service import log
 from koinon.fleet.service.serving import OPERATOR_FILE, ServedApp, Settings, serve
 from koinon.fleet.wire.link import JoinLink

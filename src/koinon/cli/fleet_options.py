@@ -12,7 +12,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 from koinon.cli.fleet import Place
 from koinon.errors import ConfigurationError
 from koinon.fleet.participant.connection import Reach
-from koinon.fleet.participant.participant import Floors
+from koinon.fleet.participant.floors import Floors
 from koinon.fleet.service.serving import Settings
 from koinon.fleet.wire.link import JoinLink
 from koinon.identity import versions

@@ -16,7 +16,8 @@ from golden.sessions.tape import Call, depends, differs, make, read, written
 from golden.sessions.wires import from_tape, handed_on
 from koinon.engines.catalogue import engine
 from koinon.fleet.participant.connection import Reach
-from koinon.fleet.participant.participant import Ended, Floors, Participation, participate
+from koinon.fleet.participant.floors import Floors
+from koinon.fleet.participant.participant import Ended, Participation, participate
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.signatures import digest
 from koinon.store import tensors

@@ -16,10 +16,10 @@ from koinon import tree
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine, Plan
 from koinon.core.types import Job, Purpose
-from koinon.core.wire import Wire
-from koinon.errors import CompositionError, FleetError, FormatError, KoinonError, StoreError
+from koinon.errors import FleetError, FormatError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable, pinned_authority
+from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import Enrolled, Keep
 from koinon.fleet.participant.sending import send
 from koinon.fleet.wire.abilities import OFFERS
@@ -51,27 +51,6 @@ _FOR_GOOD = ("revoked", "superseded", "challenge", "other_app", "codec")  # deci
 _CHALLENGES = 5  # that may be lost one after the other
 _CHALLENGE_SECONDS = 30.0  # after which one may have grown too old
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Floors:
-    """What a participant insists on: below it, it takes no part."""
-
-    cohort: int = 1  # clients asked in a round
-    norm: float | None = None  # the largest norm an update may have after the channel; None: any
-    noise: bool = False  # whether the channel must add noise
-
-    def check(self, wire: Wire) -> None:
-        """Raise CompositionError if the channel does not keep to the floors."""
-        if self.norm is not None and (wire.l2_bound is None or wire.l2_bound > self.norm):
-            raise CompositionError(
-                f"This participant's updates must not be longer than {self.norm:g}, and the app's channel bounds them by "
-                f"{wire.l2_bound}. Put Clip({self.norm:g}) into the channel, or change --largest-norm."
-            )
-        if self.noise and wire.noise_by is None:
-            raise CompositionError(
-                "This participant asks for noise, and the app's channel adds none. Change the app or the floor."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,29 @@
+"""What a participant insists on, whatever the coordinator would like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from koinon.core.wire import Wire
+from koinon.errors import CompositionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """What a participant insists on: below it, it takes no part."""
+
+    cohort: int = 1  # clients asked in a round
+    norm: float | None = None  # the largest norm an update may have after the channel; None: any
+    noise: bool = False  # whether the channel must add noise
+
+    def check(self, wire: Wire) -> None:
+        """Raise CompositionError if the channel does not keep to the floors."""
+        if self.norm is not None and (wire.l2_bound is None or wire.l2_bound > self.norm):
+            raise CompositionError(
+                f"This participant's updates must not be longer than {self.norm:g}, and the app's channel bounds them by "
+                f"{wire.l2_bound}. Put Clip({self.norm:g}) into the channel, or change --largest-norm."
+            )
+        if self.noise and wire.noise_by is None:
+            raise CompositionError(
+                "This participant asks for noise, and the app's channel adds none. Change the app or the floor."
+            )
