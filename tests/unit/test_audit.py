@@ -213,6 +213,33 @@ def test_canaries_are_as_long_as_a_client_may_be_and_apart(cohort) -> None:
     assert added.tolist() == np.where(runtime.included, amount, out).tolist()
 
 
+@pytest.mark.parametrize("cohort", [None, kn.Poisson(0.25), kn.Uniform(2), kn.Cyclic(4)], ids=repr)
+def test_a_score_is_how_much_likelier_a_release_is_with_the_canary(cohort) -> None:
+    """By the densities of the Gaussians that are claimed; of the draws the attacker knows what is no secret."""
+    found = job(kn.fedavg(cohort=cohort, channel=(CLIP, kn.GaussianNoise(2.0))))
+    runtime = CanaryRuntime(Honest(), found.plan, accounted(found.plan.algorithm, 8), 7, np.random.default_rng(0))
+    state = found.program().init({"params": {"mean": np.zeros(3, np.float32)}, "state": {}})
+    total = runtime.round(runtime.plan, job_of(state), {}).total
+    sent = np.concatenate([np.ravel(leaf) - 1 for leaf in tree.leaves(total)]) / exact.SCALE
+    noise = np.linspace(-3, 3, 7)
+    parts = np.split(np.int64(noise * exact.SCALE), [6])
+    shapes = {"a": parts[0].reshape(2, 3), "b": parts[1].reshape(())}
+    runtime.plan.algorithm.aggregator.finish(tree.map(lambda t, n: t + n, total, shapes), 8)
+
+    def density(mean):
+        return np.exp(-((sent + noise - mean) ** 2) / (2 * 2.0**2))
+
+    if isinstance(cohort, kn.Poisson):
+        wanted = 0.75 + 0.25 * density(1.0) / density(0.0)
+    elif isinstance(cohort, kn.Cyclic):
+        wanted = np.where(np.arange(7) % 4 == 0, density(1.0) / density(0.0), 1.0)
+    elif isinstance(cohort, kn.Uniform):
+        wanted = np.where(sent != 0, density(1.0) / density(-1.0), 1.0)
+    else:
+        wanted = density(1.0) / density(0.0)
+    np.testing.assert_allclose(np.exp(runtime.scores), wanted, rtol=1e-6)
+
+
 def job_of(state) -> Job:
     nobody = Tasks(np.arange(0), np.empty((0, 2), np.uint32), np.empty(0, np.float32))
     return Job(Purpose.TRAIN, 1, 0, state.server, nobody)

@@ -58,7 +58,7 @@ def _noise(noise: NoiseAudit) -> Iterator[tuple[str, str]]:
 def _more(noise: NoiseAudit) -> str:
     needed = canaries_for(noise.claim.epsilon, noise.claim.delta) if math.isfinite(noise.claim.epsilon) else None
     if needed is None:
-        return "no number of canaries refutes so large an epsilon"
+        return "by this bound no number of canaries refutes so large an epsilon"
     each = noise.canaries // noise.runs
     return f"so large an epsilon takes about {needed:,} canaries. Use --canaries {each} --runs {-(-needed // each)}"
 
