@@ -23,7 +23,8 @@ class MembershipScore:
     """How well losses tell members from non-members: each figure with its 95 % bootstrap interval.
 
     ``auc`` in [0, 1] is the probability that a member has the smaller loss of the two; 0.5 is chance. ``found`` is the
-    share of members that are found by a threshold that takes 1 % of the non-members for members; 0.01 is chance.
+    share of members that are found by a threshold that takes at most 1 % of the non-members for members, so none where
+    there are fewer than 100; 0.01 is chance.
     """
 
     members: int

@@ -67,5 +67,6 @@ def _membership(score: MembershipScore) -> Iterator[tuple[str, str]]:
     low, high = score.auc_interval
     yield "membership AUC", f"{score.auc:.3f} ({low:.3f} to {high:.3f}; chance is 0.5), by losses of the final model"
     low, high = score.found_interval
-    share = f"{score.found:.1%} ({low:.1%} to {high:.1%}; chance is 1 %)"
-    yield "members found", f"{share} at 1 % false alarms; {score.members:,} members, {score.non_members:,} others"
+    alarms = "1 % false alarms" if score.non_members >= 100 else "no false alarm: fewer than 100 others"
+    shown = f"{score.found:.1%} ({low:.1%} to {high:.1%}) at {alarms}"
+    yield "members found", f"{shown}; {score.members:,} members, {score.non_members:,} others"
