@@ -55,6 +55,25 @@ def test_it_is_made_once_and_forgotten_when_the_round_is_decided(tmp_path: Path)
     assert [path.name for path in (tmp_path / "states").iterdir()] == [f"r-1.{MODEL[:16]}.noisy-2"]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "refused"),
+    [
+        (kn.fedavg(kn.sgd(0.05), channel=NOISY), True),
+        (kn.replace(kn.fedavg(kn.sgd(0.05)), work=kn.PrivateTraining()), True),
+        (kn.fedavg(kn.sgd(0.05)), False),
+    ],
+)
+def test_one_round_is_not_answered_for_two_models(algorithm: Any, refused: bool, tmp_path: Path) -> None:
+    with closing(Keep(tmp_path)) as keep:
+        keep.note("commits", "r-1", {"round": 3, "purpose": "train", "model": MODEL})
+        part = SimpleNamespace(training=SimpleNamespace(plan=SimpleNamespace(algorithm=algorithm)))
+        participant = Participant(part, keep, Enrolled("", None, "c-1", "lyon", ""), SimpleNamespace(), print)  # type: ignore[arg-type]
+        participant._run = "r-1"
+        for round, model, second in ((3, MODEL, False), (3, "b" * 64, refused), (4, "b" * 64, False)):
+            work = {"round": round, "purpose": "train", "model": model}
+            assert participant._asked_before_with_another_model(work) is second
+
+
 @pytest.mark.parametrize("channel", [(), (kn.Clip(1.0),), (kn.Clip(1.0), kn.GaussianNoise(1.0))], ids=repr)
 def test_others_are_computed_anew(channel: tuple[Any, ...], tmp_path: Path) -> None:
     assert made(tmp_path, 1, channel) != made(tmp_path, 1, channel)

@@ -18,7 +18,8 @@ from koinon.core.execution import Engine, Plan
 from koinon.core.types import Job, Purpose
 from koinon.errors import FleetError, FormatError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
-from koinon.fleet.participant.connection import Connection, Reach, Unreachable, pinned_authority
+from koinon.fleet.participant.connection import Connection, Reach, Unreachable
+from koinon.fleet.participant.enrolment import enrolled_party
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import Enrolled, Keep
 from koinon.fleet.participant.sending import send
@@ -29,7 +30,7 @@ from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.pieces import Pieces
 from koinon.fleet.wire.receipts import canonical
 from koinon.fleet.wire.refusal import Refusal
-from koinon.fleet.wire.signatures import Kind, digest, encoded, signed_text
+from koinon.fleet.wire.signatures import digest, encoded, signed_text
 from koinon.fleet.wire.update_file import to_pieces
 from koinon.privacy.mechanism import Mechanism, Trust
 from koinon.round.client import initial_state
@@ -37,6 +38,7 @@ from koinon.round.training import FederatedTraining
 from koinon.store.blobs import unpack
 from koinon.store.run_directory import difference, short
 from koinon.tree import Tree
+from koinon.work.private import PrivateTraining
 
 _WAIT_SECONDS = 30
 _LAST_SECONDS = 10.0
@@ -83,38 +85,12 @@ def participate(part: Participation, folder: Path, say: Callable[[str], None]) -
     part.floors.check(part.training.plan.algorithm.check(OFFERS))
     keep = Keep(folder)
     try:
-        enrolled = _enrolled(part, keep, say)
+        enrolled = enrolled_party(part.name, part.link, part.reach, keep, say)
         reach = replace(part.reach, url=enrolled.url, authority=enrolled.authority)
         participant = Participant(part, keep, enrolled, Connection(reach, say), say)
         return participant.take_part()
     finally:
         keep.close()
-
-
-def _enrolled(part: Participation, keep: Keep, say: Callable[[str], None]) -> Enrolled:
-    """Return where this participant belongs: from its folder, or by its invitation."""
-    known = keep.enrolled()
-    if known is not None:
-        if known.name != part.name:
-            raise FleetError(f"{keep.folder} belongs to {known.name!r}. Join as that, or choose another --dir.")
-        return replace(known, url=part.link.url)
-    authority = pinned_authority(part.link, part.reach, say)
-    connection = Connection(replace(part.reach, url=part.link.url, authority=authority), say)
-    public = encoded(keep.key.public.raw)
-    text = signed_text("enrol", digest(part.link.token.encode()), part.name, public)
-    body = {
-        "token": part.link.token,
-        "name": part.name,
-        "kind": Kind.ED25519.value,
-        "key": public,
-        "signature": encoded(keep.key.sign(text)),
-    }
-    answer = connection.call("POST", "/v1/enrol", body, signed_in=False)
-    connection.close()
-    enrolled = Enrolled(part.link.url, authority, answer["client"], part.name, answer["coordinator"])
-    keep.enrol(enrolled)
-    say(f"Enrolled at {part.link.url} as {part.name} ({enrolled.client})")
-    return enrolled
 
 
 class Participant:
@@ -263,6 +239,10 @@ class Participant:
         number, purpose = int(work["round"]), Purpose(work["purpose"])
         if work["cohort"] < self._part.floors.cohort:
             return self._fail(work, f"a cohort of {work['cohort']} is below this participant's floor")
+        if purpose is Purpose.TRAIN and self._asked_before_with_another_model(work):
+            return self._fail(
+                work, "this round was answered for another model; a second answer would cost privacy that nobody counts"
+            )
         try:
             return self._send(work, *self._made(work, number, purpose))
         except Refusal as refusal:
@@ -281,6 +261,14 @@ class Participant:
         except Exception as error:  # noqa: BLE001 - a fault of this app, or of a model that does not fit it
             _LOG.exception("Round %d cannot be computed here", number)
             return self._fail(work, f"{type(error).__name__}: {error}")
+
+    def _asked_before_with_another_model(self, work: Mapping[str, Any]) -> bool:
+        """Return whether an answer would be a second private release of one round."""
+        algorithm = self._part.training.plan.algorithm
+        if not (_adds_noise(algorithm) or isinstance(algorithm.work, PrivateTraining)):
+            return False
+        answers = (note for note in self._keep.noted("commits", self._run) if note["round"] == work["round"])
+        return any(note["purpose"] == work["purpose"] and note["model"] != work["model"] for note in answers)
 
     def _made(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
         """Return what :meth:`_computed` does; an update with noise of this participant's own is made once and kept.
