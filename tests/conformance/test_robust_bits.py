@@ -27,7 +27,7 @@ def digest(rule, engine: str, runtime: str, workers: int | None) -> str:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("engine", ["jax", "reference"])
+@pytest.mark.parametrize("engine", ["jax", pytest.param("reference", marks=pytest.mark.slow)])
 def test_every_runtime_and_number_of_workers_gives_one_digest(rule, engine: str) -> None:
     assert digest(rule, engine, "processes", 3) == digest(rule, engine, "local", None)
 

@@ -61,6 +61,7 @@ def test_text_of_the_file_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.keras
+@pytest.mark.slow
 def test_text_of_another_file(tmp_path: Path) -> None:
     (tmp_path / "play.txt").write_text("\n\n".join(f"ROLE {i % 2}:\n{'the same line ' * 9}{i}" for i in range(6)))
     metrics = short("text.py", "server.learning_rate=0.1", cwd=tmp_path, TEXT=str(tmp_path / "play.txt"))

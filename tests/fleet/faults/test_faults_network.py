@@ -61,7 +61,7 @@ def test_the_first_answer_to_every_call_is_lost(
     assert digest == undisturbed(*CHANGES, **environment)
 
 
-@pytest.mark.parametrize("seed", [4, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)])
 def test_updates_of_one_chunk_repeated_reordered_torn_and_lost(
     seed: int, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
