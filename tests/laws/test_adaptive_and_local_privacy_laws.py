@@ -1,5 +1,6 @@
 """The clipping norm finds its quantile; a client's own noise is what was promised, and its own."""
 
+import math
 from dataclasses import replace
 
 import jax
@@ -139,6 +140,12 @@ def test_a_server_that_does_not_follow_is_refused() -> None:
     with pytest.raises(CompositionError, match="follows none of it"):
         other.check(OFFERS)
     assert replace(algorithm, server=FollowQuantile(Average(), QuantileNorm())).check(OFFERS).l2_bound > 1
+
+
+@pytest.mark.parametrize("answer", [-1e30, -1e4, 1e4, 1e30])
+def test_no_answer_ends_or_freezes_a_norm(answer: float) -> None:
+    """A dishonest client may say anything: in one round the norm moves by a factor of e at most."""
+    assert 1 / math.e <= QuantileNorm(initial=1.0).following(1.0, answer) <= math.e
 
 
 @pytest.mark.parametrize("given", [{"initial": 0.0}, {"quantile": 1.0}, {"learning_rate": -1.0}, {"share": 0.0}])

@@ -10,22 +10,11 @@ import koinon as kn
 import linear
 from koinon import keys, tree
 from koinon.app import App, resolve
-from koinon.core.protocols import Needs, Offers
 from koinon.core.types import Job, Partial, Purpose, Rows, Tasks
-from koinon.core.wire import Wire
 from koinon.errors import CompositionError, ConfigurationError, DivergedError
 from koinon.round.settle import grouped, merge, settle
-from koinon.runtimes.local import Local
 
 NAMES = [f"site-{i}" for i in range(40)]
-
-
-@dataclass(frozen=True)
-class Hide(kn.Clip):
-    """A step after which the server sees only the sum."""
-
-    def check(self, wire: Wire) -> Wire:
-        return replace(wire, opaque_by=repr(self))
 
 
 def algorithm(aggregator: Any, **fields: Any) -> kn.Algorithm:
@@ -145,23 +134,6 @@ def test_a_small_draw_of_a_poisson_cohort_says_so() -> None:
     rule = algorithm(kn.Krum(3), sampler=kn.Poisson(0.3))
     with pytest.raises(CompositionError, match=r"Krum\(byzantine=3\) needs at least 9 updates, but has \d"):
         linear.train(rule, clients=linear.clients((3,) * 12))
-
-
-def test_what_hides_single_updates_is_refused_and_sums_of_groups_are_not() -> None:
-    everything = frozenset(Offers)
-    for rule in (kn.Median(), kn.Krum(1), kn.FLTrust("a")):
-        assert rule.needs is Needs.EACH
-        with pytest.raises(CompositionError, match=r"reads each update, but Hide\(norm=1.0\).*Mean, or Bucketed"):
-            algorithm(rule, channel=(Hide(),)).check(everything)
-    algorithm(kn.Bucketed(3), channel=(Hide(),)).check(everything)
-
-
-@pytest.mark.parametrize("rule", [kn.Median(), kn.Bucketed(2)], ids=repr)
-def test_a_runtime_that_only_adds_up_is_refused(rule: Any) -> None:
-    says = r"(each update|sums of groups), but this runtime adds all updates up.*Mean\(\)"
-    with pytest.raises(CompositionError, match=says):
-        algorithm(rule).check(frozenset(Offers) - {Offers.APART})
-    algorithm(rule).check(Local.offers)
 
 
 @pytest.mark.parametrize(

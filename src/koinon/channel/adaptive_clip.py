@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from koinon import tree
+from koinon.core.protocols import Needs
 from koinon.core.types import Context
 from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError
@@ -36,8 +37,13 @@ class AdaptiveClip:
         return replace(wire, l2_bound=self.quantile.bound)
 
     def check_algorithm(self, algorithm: Any) -> None:
-        """Refuse a server that does not follow this norm."""
+        """Refuse a server that does not follow this norm, and an aggregate of the answers that is not their mean."""
         server = algorithm.server
+        if algorithm.aggregator.needs is not Needs.SUM:
+            raise CompositionError(
+                f"{self!r} follows the mean of all clients' answers, and {algorithm.aggregator!r} makes another number of "
+                "them. Use Mean(), or Clip with a norm of your own."
+            )
         if not isinstance(server, FollowsNorm) or server.norm != self.quantile:
             raise CompositionError(
                 f"{self!r} clips to a norm that the server follows, but {server!r} follows none of it. Give {self!r} to "

@@ -67,11 +67,18 @@ class Algorithm:
 
     def check(self, offers: frozenset[Offers]) -> Wire:
         """Return the facts of what the server receives, or raise CompositionError."""
-        wire = self.wires()[-1][1]
-        if wire.opaque_by is not None and self.aggregator.needs is Needs.EACH:
+        wires = self.wires()
+        wire = wires[-1][1]
+        if wire.opaque_by is not None and self.aggregator.needs is not Needs.SUM:
             raise CompositionError(
-                f"{self.aggregator!r} reads each update, but {wire.opaque_by} shows the server only their sum. "
-                f"Use an aggregator of sums (Mean, or Bucketed, of the sums of groups), or drop {wire.opaque_by}."
+                f"{self.aggregator!r} reads {self.aggregator.needs.value}, but {wire.opaque_by} shows the server only the "
+                f"sum of all. Use Mean(), or drop {wire.opaque_by}."
+            )
+        apart = next((name for name, after in wires if not after.additive), None)
+        if wire.opaque_by is not None and apart is not None:
+            raise CompositionError(
+                f"What {apart} sends must be decoded update by update, but {wire.opaque_by} shows the server only the sum "
+                f"of all. Drop {apart}, or {wire.opaque_by}."
             )
         if self.aggregator.needs is not Needs.SUM and Offers.APART not in offers:
             raise CompositionError(

@@ -56,9 +56,12 @@ class QuantileNorm:
         return math.sqrt(1 + self.share**2 / 4)
 
     def following(self, norm: float, answer: float) -> float:
-        """Return the next norm after a mean ``answer``: geometric steps, so it stays above 0."""
-        within = answer / self.share + 0.5
-        return norm * math.exp(-self.learning_rate * (within - self.quantile))
+        """Return the next norm after a mean ``answer``: geometric steps, so it stays above 0.
+
+        A step is by a factor of ``e`` at most: an answer that no honest client gives neither ends nor freezes a run.
+        """
+        step = self.learning_rate * (answer / self.share + 0.5 - self.quantile)
+        return norm * math.exp(-max(-1.0, min(1.0, step)))
 
 
 @runtime_checkable
