@@ -109,7 +109,8 @@ def test_a_runtime_that_only_adds_up_has_no_robust_rule(rule: Any) -> None:
 def test_codes_that_do_not_add_up_cannot_be_hidden(codec: Any) -> None:
     hides = HidesCodes(1.0)
     said = refusal(kn.fedavg(channel=(codec, hides)))
-    assert said.startswith(f"What {codec!r} sends") and said.endswith(f"Drop {codec!r}, or {hides!r}.")
+    assert said.startswith(f"{codec!r} is decoded update by update, but {hides!r} shows the server only the sum")
+    assert said.endswith(f"Use no codec, or drop {hides!r}.")
 
 
 @pytest.mark.parametrize("noise", CENTRAL, ids=repr)

@@ -67,22 +67,17 @@ class Algorithm:
 
     def check(self, offers: frozenset[Offers]) -> Wire:
         """Return the facts of what the server receives, or raise CompositionError."""
-        wires = self.wires()
-        wire = wires[-1][1]
-        if wire.opaque_by is not None and self.aggregator.needs is not Needs.SUM:
+        wires, needs = self.wires(), self.aggregator.needs
+        wire, coded = wires[-1][1], next((name for name, after in wires if not after.additive), None)
+        reads = f"{coded} is decoded update by update" if coded else f"{self.aggregator!r} reads {needs.value}"
+        if wire.opaque_by is not None and (coded is not None or needs is not Needs.SUM):
             raise CompositionError(
-                f"{self.aggregator!r} reads {self.aggregator.needs.value}, but {wire.opaque_by} shows the server only the "
-                f"sum of all. Use Mean(), or drop {wire.opaque_by}."
+                f"{reads}, but {wire.opaque_by} shows the server only the sum of all. "
+                f"Use {'no codec' if coded else 'Mean()'}, or drop {wire.opaque_by}."
             )
-        apart = next((name for name, after in wires if not after.additive), None)
-        if wire.opaque_by is not None and apart is not None:
+        if needs is not Needs.SUM and Offers.APART not in offers:
             raise CompositionError(
-                f"What {apart} sends must be decoded update by update, but {wire.opaque_by} shows the server only the sum "
-                f"of all. Drop {apart}, or {wire.opaque_by}."
-            )
-        if self.aggregator.needs is not Needs.SUM and Offers.APART not in offers:
-            raise CompositionError(
-                f"{self.aggregator!r} reads {self.aggregator.needs.value}, but this runtime adds all updates up. "
+                f"{self.aggregator!r} reads {needs.value}, but this runtime adds all updates up. "
                 "Use a runtime that keeps them apart (local, processes), or Mean()."
             )
         if wire.stateful_by is not None and Offers.CLIENT_STATE not in offers:
