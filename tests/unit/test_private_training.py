@@ -104,8 +104,24 @@ def test_a_private_run_goes_on_with_its_own_keys(tmp_path: Path) -> None:
     assert fit(private(kn.Poisson(0.5)), 4, out=tmp_path / "broken", privacy_test_mode=False).digest == straight.digest
     fit(private(), 2, out=tmp_path / "secret", privacy_test_mode=False)
     assert fit(private(), 4, out=tmp_path / "secret", privacy_test_mode=False).privacy.guarantee
-    assert (tmp_path / "secret" / "journal.sqlite").stat().st_mode & 0o077 == 0, "for the owner's eyes only"
     assert len((tmp_path / "secret" / "privacy-ledger.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("algorithm", [private(), kn.replace(kn.fedavg(), work=kn.PrivateTraining())], ids=["keys", "work"])
+def test_secrets_are_for_the_owners_eyes_only_while_a_run_writes_them(algorithm, tmp_path: Path) -> None:
+    """A write-ahead log has them before the journal does; the folder may be one that everybody can read."""
+    (tmp_path / "run").mkdir(mode=0o755)
+    modes: dict[str, int] = {}
+
+    def look(event: object) -> None:
+        modes.update({path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").glob("journal*")})
+
+    stop = kn.Stop(rounds=2)
+    engine = "reference" if algorithm.channel else "jax"
+    model, data = (linear.LinearModel(), linear.clients()) if algorithm.channel else (apps.model(), apps.clients(2))
+    kn.fit(model, data, algorithm, stop=stop, out=tmp_path / "run", progress=look, engine=engine)
+    assert {"journal.sqlite", "journal.sqlite-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
 
 
 def test_a_run_ends_before_the_round_that_would_exceed_its_budget(tmp_path: Path) -> None:

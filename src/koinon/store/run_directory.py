@@ -149,11 +149,7 @@ class RunDirectory:
         return {name: json.loads(value) for name, value in rows}
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """Return a secret of the run, made when it is first asked for and on the disk before it is used.
-
-        The journal is then for its owner's eyes only: who has the secrets of a private run can undo its noise.
-        """
-        os.chmod(self.folder / JOURNAL, 0o600)
+        """Return a secret of the run, made when it is first asked for and on the disk before it is used."""
         with _speaking(self.folder), self._transaction() as database:
             database.execute(_SECRETS)  # earlier releases of this format had no such table
             database.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, make()))
@@ -215,7 +211,11 @@ _OWN = frozenset({JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", LEDGER, "blobs", 
 
 
 def _database(folder: Path) -> sqlite3.Connection:
+    """Open the journal, for its owner's eyes only: who has the secrets of a private run can undo its noise."""
     with _speaking(folder), ExitStack() as undo:
+        os.close(os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT, 0o600))
+        for path in folder.glob(f"{JOURNAL}*"):  # the log that SQLite writes first gets the mode of the journal
+            path.chmod(0o600)
         database = sqlite3.connect(folder / JOURNAL, isolation_level=None, timeout=30)
         undo.callback(database.close)
         database.execute("PRAGMA journal_mode = WAL")
@@ -231,10 +231,10 @@ def _database(folder: Path) -> sqlite3.Connection:
 
 @contextmanager
 def _speaking(folder: Path) -> Iterator[None]:
-    """Turn what SQLite says into what a person can do."""
+    """Turn what SQLite and the disk say into what a person can do."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(
             f"The journal in {folder} cannot be used: {error}. If the disk is full, make room; if the file is damaged, "
             "restore it from a copy. Then run the same line again: every committed round is still there."
