@@ -3,12 +3,14 @@
 ``python bench/fleet.py --clients 2 --mb 100 [--tls] [--json]`` prints ``round_seconds`` (from one committed round to
 the next: model out, updates back, checked, journalled, added up, applied), ``raw_seconds`` (the same bytes over plain
 sockets, or TLS 1.3, in the same run), their ``ratio``, and ``server_models``: the server's peak memory over idle in
-float32 models.
+float32 models. ``hashed_seconds`` is the same transfer with SHA-256 of each byte on either side, which is what a name by
+content and a signature over content cost at least, and ``hashed_ratio`` the round against it.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import socket
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 
 TENSORS = 100
+CHUNK = 4 << 20  # bytes: what updates travel in
 SETTLED = 2  # rounds before measuring: connections, first blobs
 
 
@@ -130,7 +133,9 @@ def fleet(options: argparse.Namespace) -> dict[str, float]:
             _process("participant", options, f"{folder}/client-{i}", "--link", link, "--name", f"client-{i}")
             for i, link in enumerate(links)
         ]
-        times, spent, peak = [], [], 0
+        times: list[float] = []
+        spent: list[list[float]] = []
+        peak = 0
         while len(times) < options.rounds + SETTLED:
             line = server.stdout.readline()
             assert line, "the coordinator ended"
@@ -151,8 +156,12 @@ def fleet(options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def raw(options: argparse.Namespace) -> tuple[float, float]:
-    """Return the seconds, and the server's CPU seconds, for the same bytes over plain sockets: out and back."""
+def raw(options: argparse.Namespace, *, hashed: bool = False) -> tuple[float, float]:
+    """Return the seconds, and the server's CPU seconds, for the same bytes over plain sockets: out and back.
+
+    ``hashed``: the server names its model by SHA-256 before it goes out, and every byte that comes is hashed where it
+    comes, an update also where it leaves.
+    """
     size = int(options.mb * 1e6)
     with tempfile.TemporaryDirectory() as folder:
         server, client = _contexts(Path(folder)) if options.tls else (None, None)
@@ -170,11 +179,12 @@ def raw(options: argparse.Namespace) -> tuple[float, float]:
                     str(bound.getsockname()[1]),
                 ]
                 + (["--folder", folder, "--tls"] if client else [])
+                + (["--hashed"] if hashed else [])
                 + ["--rounds", str(options.rounds)]
             )
             for _ in range(options.clients)
         ]
-        connections = [bound.accept()[0] for _ in children]
+        connections = [_quick(bound.accept()[0]) for _ in children]
         if server is not None:
             connections = [server.wrap_socket(connection, server_side=True) for connection in connections]
         seconds = []
@@ -183,8 +193,10 @@ def raw(options: argparse.Namespace) -> tuple[float, float]:
         for turn in range(options.rounds + 1):
             used = time.process_time() if turn == 1 else used
             began = time.monotonic()
+            if hashed:
+                hashlib.sha256(model).digest()
             threads = [
-                threading.Thread(target=_exchange, args=(connection, model, buffer))
+                threading.Thread(target=_exchange, args=(connection, model, buffer, hashed))
                 for connection, buffer in zip(connections, buffers, strict=True)
             ]
             for thread in threads:
@@ -202,26 +214,38 @@ def raw(options: argparse.Namespace) -> tuple[float, float]:
 def raw_client(options: argparse.Namespace) -> None:
     """The other end of :func:`raw`."""
     size = int(options.mb * 1e6)
-    connection: socket.socket = socket.create_connection(("127.0.0.1", options.port))
+    connection = _quick(socket.create_connection(("127.0.0.1", options.port)))
     if options.tls:
         context = ssl.create_default_context(cafile=f"{options.folder}/ca.pem")
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         connection = context.wrap_socket(connection, server_hostname="127.0.0.1")
     buffer, update = bytearray(size), memoryview(os.urandom(size))
     for _ in range(options.rounds + 1):
-        _receive(connection, buffer)
-        connection.sendall(update)
+        _receive(connection, buffer, options.hashed)
+        for start in range(0, size, CHUNK):
+            if options.hashed:
+                hashlib.sha256(update[start : start + CHUNK]).digest()
+            connection.sendall(update[start : start + CHUNK])
 
 
-def _exchange(connection: socket.socket, model: memoryview, buffer: bytearray) -> None:
+def _quick(connection: socket.socket) -> socket.socket:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _exchange(connection: socket.socket, model: memoryview, buffer: bytearray, hashed: bool) -> None:
     connection.sendall(model)
-    _receive(connection, buffer)
+    _receive(connection, buffer, hashed)
 
 
-def _receive(connection: socket.socket, buffer: bytearray) -> None:
-    view = memoryview(buffer)
-    while view:
-        view = view[connection.recv_into(view) :]
+def _receive(connection: socket.socket, buffer: bytearray, hashed: bool) -> None:
+    whole = memoryview(buffer)
+    for start in range(0, len(whole), CHUNK):
+        view = whole[start : start + CHUNK]
+        while view:
+            view = view[connection.recv_into(view) :]
+        if hashed:
+            hashlib.sha256(whole[start : start + CHUNK]).digest()
 
 
 def _contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -271,6 +295,7 @@ def main() -> None:
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--hashed", action="store_true", help=argparse.SUPPRESS)
     for hidden in ("--role", "--folder", "--link", "--name", "--port"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -278,10 +303,12 @@ def main() -> None:
     if options.role:
         roles[options.role](options)
         return
-    before = raw(options)
+    before, hashed = raw(options), raw(options, hashed=True)[0]
     found = fleet(options)
     between = [statistics.mean(pair) for pair in zip(before, raw(options), strict=True)]
+    hashed = (hashed + raw(options, hashed=True)[0]) / 2
     found |= {"raw_seconds": between[0], "raw_cpu_seconds": between[1], "ratio": found["round_seconds"] / between[0]}
+    found |= {"hashed_seconds": hashed, "hashed_ratio": found["round_seconds"] / hashed}
     found |= {"clients": options.clients, "mb": options.mb, "tls": options.tls}
     print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
 

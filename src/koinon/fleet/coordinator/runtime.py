@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -197,11 +197,15 @@ def _least(aggregator: Aggregator, cohort: int) -> int:
     if not cohort:
         return 1  # nobody was drawn
     aggregator.values(cohort)
-    for count in range(1, cohort):
-        with suppress(CompositionError):
-            aggregator.values(count)
-            return count
-    return cohort
+    return bisect_left(range(1, cohort), True, key=partial(_enough, aggregator)) + 1
+
+
+def _enough(aggregator: Aggregator, count: int) -> bool:
+    try:
+        aggregator.values(count)
+    except CompositionError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ _BLOCK = 1 << 16
 
 _STAGED, _NOISY = "staged", "noisy"
 ENROLLED = "coordinator.json"
+COMMITS = "commits"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Keep:
         for place in (folder, folder / "states"):
             forget_partial(place)
         self.key = OwnKey.at(folder / "identity.key")
+        self._answers: dict[str, dict[tuple[int, str], str]] = {}
 
     def enrolled(self) -> Enrolled | None:
         """Return where this participant has enrolled, or None."""
@@ -100,6 +102,15 @@ class Keep:
         with _writing(self.folder):
             path.parent.mkdir(mode=0o700, exist_ok=True)
             self._append(path, line)
+        if kind == COMMITS and run in self._answers:
+            self._answers[run][line["round"], line["purpose"]] = line["model"]
+
+    def answered(self, run: str, round: int, purpose: str) -> str | None:
+        """Return the model that a round was answered for, or None; the disk is read once a run."""
+        if run not in self._answers:
+            lines = self.noted(COMMITS, run)
+            self._answers[run] = {(line["round"], line["purpose"]): line["model"] for line in lines}
+        return self._answers[run].get((round, purpose))
 
     @staticmethod
     def _append(path: Path, line: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.enrolment import enrolled_party
 from koinon.fleet.participant.floors import Floors
-from koinon.fleet.participant.keep import Enrolled, Keep
+from koinon.fleet.participant.keep import COMMITS, Enrolled, Keep
 from koinon.fleet.participant.sending import send
 from koinon.fleet.wire.abilities import OFFERS
 from koinon.fleet.wire.claim import Claim
@@ -267,8 +267,7 @@ class Participant:
         algorithm = self._part.training.plan.algorithm
         if not (_adds_noise(algorithm) or isinstance(algorithm.work, PrivateTraining)):
             return False
-        answers = (note for note in self._keep.noted("commits", self._run) if note["round"] == work["round"])
-        return any(note["purpose"] == work["purpose"] and note["model"] != work["model"] for note in answers)
+        return self._keep.answered(self._run, work["round"], work["purpose"]) not in (None, work["model"])
 
     def _made(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
         """Return what :meth:`_computed` does; an update with noise of this participant's own is made once and kept.
@@ -338,7 +337,7 @@ class Participant:
         signature = encoded(self._keep.key.sign(signed_text("update", *lines, claim.root, claim.size, weight)))
         word = {"root": claim.root, "weight": weight, "model": work["model"], "signature": signature}
         told = {"round": work["round"], "purpose": work["purpose"], "bytes": claim.size, **word}
-        self._keep.note("commits", self._run, told)
+        self._keep.note(COMMITS, self._run, told)
         return word
 
     def _fail(self, work: Mapping[str, Any], reason: str) -> bool:
