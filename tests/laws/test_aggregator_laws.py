@@ -158,6 +158,30 @@ def test_distances_are_right_where_updates_are_nearly_alike(values: Array, size:
     np.testing.assert_allclose(squared_distances({"w": rows}), wanted, rtol=1e-3, atol=1e-8 * size**2)
 
 
+def alike(kind: str) -> Array:
+    """Return 12 updates of two leaves' length, of which some are near each other, or the same."""
+    draw = np.random.default_rng(2)
+    rows: Array = draw.normal(size=(12, 6_000)).astype(np.float32)
+    if kind == "a pair":
+        rows[7] = rows[3]
+    elif kind == "two crowds":
+        rows[:5] = rows[0] + 1e-4 * rows[:5]
+        rows[5:10] = rows[5] + 1e-4 * rows[5:10]
+    elif kind != "apart":
+        rows = (rows[0] + np.float32(1e-5) * rows).astype(np.float32)
+        rows[11] *= {"all": 1, "all but a liar": -1e6, "all but a quiet one": 0}[kind]
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["apart", "a pair", "two crowds", "all", "all but a liar", "all but a quiet one"])
+def test_distances_are_right_whoever_is_near_whom(kind: str) -> None:
+    rows = alike(kind)
+    wide = rows.astype(np.float64)
+    wanted = [[np.square(x - y).sum() for y in wide] for x in wide]
+    found = squared_distances({"a": rows[:, :10], "b": rows[:, 10:].reshape(12, 10, 599)})
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
 @given(st.integers(3, 9), st.integers(1, 3))
 def test_rules_over_groups_of_one_are_the_rule_itself(clients: int, weight: int) -> None:
     values = np.random.default_rng(clients).integers(-8, 8, (clients, 3)) / 4

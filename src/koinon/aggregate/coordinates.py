@@ -6,6 +6,7 @@ Sums run over the clients in the order they come, or over sorted values: the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -65,29 +66,48 @@ def products(updates: Tree, client: int | None = None) -> Array:
 def squared_distances(updates: Tree, *, exact: bool = False) -> Array:
     """Return the squared L2 distance of every two clients, float64 ``[clients, clients]``, from one Gram matrix.
 
-    The matrix is computed in float32, block by block, and added up in float64; where two clients are so near each other
-    that the difference of their products says little, or where ``exact`` asks for it, all of it in float64.
+    The matrix is computed in float32, block by block, and added up in float64. Of two long updates near each other the
+    difference of their products says little: where most are near one of them, all are seen from there, and
+    clients that are still too near each other, or all where ``exact`` asks for it, are multiplied in float64.
     """
-    if not exact:
-        gram = _gram(updates, np.float32)
-        norms = np.diagonal(gram)
-        distances = _distances(gram)
-        near = distances <= _CANCELLED * (norms[:, None] + norms[None, :])
-        if not np.any(near & ~np.eye(len(norms), dtype=bool)):
-            return distances
-    return _distances(_gram(updates, np.float64))
+    if exact:
+        return _distances(_gram(updates, np.float64))
+    gram = _gram(updates, np.float32, _centre(updates))
+    distances, norms = _distances(gram), np.diagonal(gram)
+    near = distances <= _CANCELLED * (norms[:, None] + norms[None, :]) + _TINY
+    again = np.nonzero((near & ~np.eye(len(norms), dtype=bool)).any(axis=1))[0]
+    if len(again):
+        distances[np.ix_(again, again)] = _distances(_gram(updates, np.float64, clients=again))
+    return distances
 
 
 _CANCELLED = 2.0**-8
 """Of the squared norms: a squared distance below it has lost most of float32's digits."""
+_TINY = 1e-25
+"""Squares of so small a distance are near the least that float32 can hold."""
+_ALIKE = 2.0**-5
+"""Of the squared norms: updates nearer than that are better seen from one of them."""
+_ALL = slice(None)
 
 
-def _gram(updates: Tree, kind: type) -> Array:
-    clients = len(tree.leaves(updates)[0])
-    gram = np.zeros((clients, clients), np.float64)
+def _centre(updates: Tree) -> int | None:
+    """Return the client whom most are near, if there is one, by a sample: it decides how fast, not what comes out."""
+    largest = max(tree.leaves(updates), key=np.size)
+    gram = _gram(np.asarray(largest).reshape(len(largest), -1)[:, :_MULTIPLIED], np.float64)
+    usual = np.median(_distances(gram), axis=1)
+    best = int(np.argmin(usual))
+    return best if usual[best] < _ALIKE * np.median(np.diagonal(gram)) else None
+
+
+def _gram(updates: Tree, kind: type, centre: int | None = None, *, clients: Any = _ALL) -> Array:
+    """Return the products of the updates of ``clients`` with each other, as seen from that of ``centre``."""
+    count = len(np.arange(len(tree.leaves(updates)[0]))[clients])
+    gram = np.zeros((count, count), np.float64)
     for block in _blocks(updates):
-        part = block if block.dtype == np.float64 else block.astype(kind, copy=False)
-        gram += part @ part.T
+        part = block[clients]
+        part = part if part.dtype == np.float64 else part.astype(kind, copy=False)
+        seen = part if centre is None else part - part[centre]
+        gram += seen @ seen.T
     return gram
 
 
