@@ -11,6 +11,7 @@
     ├── WorkerError           a worker process died or could not start
     ├── StoreError            a run directory cannot be read, written or locked
     ├── FormatError           bytes from outside are not what they should be
+    ├── ProtocolError         a private sum would not be one: a party of it refuses to go on
     └── FleetError            coordinator and participant cannot, or will not, work together
 
 A message says what was asked, what was found and what to do.
@@ -69,6 +70,10 @@ class StoreError(KoinonError):
 
 class FormatError(KoinonError):
     """Bytes from outside are not what they should be."""
+
+
+class ProtocolError(KoinonError):
+    """A private sum would not be one: a party of it refuses to go on."""
 
 
 class FleetError(KoinonError):
