@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from koinon import exact, keys, tree
-from koinon.channel.central import sensitivity
+from koinon.channel.central import LARGEST, sensitivity
 from koinon.channel.clip import Clip
 from koinon.channel.correlated_noise import CorrelatedNoise
 from koinon.channel.noise import GaussianNoise
 from koinon.core.types import Context
+from koinon.core.wire import Wire
 from koinon.privacy.mechanism import Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
 from koinon.sample.samplers import All, Poisson, Uniform
@@ -100,6 +101,16 @@ def test_no_client_moves_the_exact_sum_by_more_than_the_sensitivity(norm: float,
         sent, _ = Clip(norm).encode(update, {}, Context(keys.root(0), 1))
         moved = exact.convert(sent["w"], np.float32(1)) / exact.SCALE
         assert np.linalg.norm(moved) <= sensitivity(norm, numbers)
+
+
+def test_the_largest_noise_still_hides_the_last_bit_of_the_sum() -> None:
+    """Normals have 53 bits: of a larger deviation they would be multiples of 2, and what is odd would show."""
+    largest = GaussianNoise(LARGEST * 0.99)
+    largest.check(Wire(l2_bound=1.0))
+    noise = largest.release({"w": np.zeros(COUNT, np.int64)}, 1.0, 1, noise_of(KEY))["w"]
+    for bit in range(4):
+        share = ((noise >> bit) & 1).mean()
+        assert abs(share - 0.5) < 4.5 * 0.5 * COUNT**-0.5, f"bit {bit} is set in {share:.2%}"
 
 
 def test_a_coin_is_counted_with_the_probability_it_has() -> None:

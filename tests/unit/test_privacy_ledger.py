@@ -114,6 +114,27 @@ def test_a_damaged_ledger_is_not_counted_as_an_empty_one(path: Path, line: bytes
         read(path)
 
 
+def test_a_ledger_without_its_header_is_not_trusted(path: Path) -> None:
+    """It says what the rounds are about: without it they could be anybody's."""
+    Ledger(path, SCOPE).spend(entry(1), allow)
+    path.write_bytes(path.read_bytes().split(b"\n", 1)[1])
+    with pytest.raises(StoreError, match="is not a privacy ledger, or is damaged"):
+        read(path)
+
+
+def test_a_line_that_a_full_disk_cut_short_stops_the_release(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up takes a part of a line and reports no error."""
+    ledger, write = Ledger(path, SCOPE), os.pwrite
+    ledger.spend(entry(1), allow)
+    monkeypatch.setattr(os, "pwrite", lambda file, text, place: write(file, text[:-9], place))
+    with pytest.raises(StoreError, match=r"cannot be used: .*No release happens"):
+        ledger.spend(entry(2), allow)
+    monkeypatch.undo()
+    assert read(path).spent == ledger.spent == {EVENT: 1}
+    assert ledger.spend(entry(2), allow) is None
+    assert read(path).spent == {EVENT: 2}
+
+
 def test_a_ledger_that_cannot_be_written_stops_the_release(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(StoreError, match="No release happens that it does not have"):

@@ -16,6 +16,8 @@ from koinon.core.protocols import Needs, Offers
 from koinon.errors import CompositionError, ConfigurationError, StoreError
 from koinon.privacy.mechanism import Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
+from koinon.privacy.releases import releases
+from koinon.privacy.statement import accounted
 
 OFFERS = frozenset(Offers)
 NOISE = (kn.Clip(0.5), kn.GaussianNoise(2.0))
@@ -107,7 +109,9 @@ def test_a_private_run_goes_on_with_its_own_keys(tmp_path: Path) -> None:
     assert len((tmp_path / "secret" / "privacy-ledger.jsonl").read_text().splitlines()) == 5
 
 
-@pytest.mark.parametrize("algorithm", [private(), kn.replace(kn.fedavg(), work=kn.PrivateTraining())], ids=["keys", "work"])
+@pytest.mark.parametrize(
+    "algorithm", [private(), kn.replace(kn.fedavg(), work=kn.PrivateTraining())], ids=["keys", "work"]
+)
 def test_secrets_are_for_the_owners_eyes_only_while_a_run_writes_them(algorithm, tmp_path: Path) -> None:
     """A write-ahead log has them before the journal does; the folder may be one that everybody can read."""
     (tmp_path / "run").mkdir(mode=0o755)
@@ -262,6 +266,59 @@ def test_what_cannot_be_accounted_is_refused(name: str) -> None:
     algorithm, says = REFUSED[name]
     with pytest.raises(CompositionError, match=says):
         algorithm.check(OFFERS)
+
+
+def test_a_cohort_that_could_not_be_added_up_is_refused_before_one_more_client_refuses_all_others() -> None:
+    """Each client's share of the exact sum shrinks with the cohort: who came would decide over all others."""
+    norm = exact.RANGE / 2.5
+    two = dict(list(linear.clients().items())[:2])
+    assert fit(private(channel=(kn.Clip(norm), kn.GaussianNoise(1e-7))), 1, clients=two).rounds == 1
+    for cohort in (None, kn.Poisson(0.5), 3):
+        algorithm = private(cohort, (kn.Clip(norm), kn.GaussianNoise(1e-7)))
+        with pytest.raises(CompositionError, match=r"a round may have 3 clients.*norm of 1.432e\+09 at most"):
+            fit(algorithm, 1)
+
+
+class Unaware:
+    """Noise of somebody else's making, which does not say that clients must weigh alike."""
+
+    trust = kn.GaussianNoise(1.0).trust
+
+    def check(self, wire):
+        return replace(wire, noise_by="Unaware()")
+
+    def init(self, value):
+        return {}
+
+    def encode(self, value, state, context):
+        return value, state
+
+    def decode(self, payload, context):
+        return payload
+
+    def payload_bytes(self, sizes, value_bytes):
+        return value_bytes
+
+    def event(self, participation):
+        return kn.GaussianNoise(1.0).event(participation)
+
+    def release(self, total, bound, round, noise):
+        return kn.GaussianNoise(1.0).release(total, bound, round, noise)
+
+
+def test_noise_without_a_check_of_its_own_is_not_accounted() -> None:
+    """Clients would keep weights of their own, and the noise would be for clients of weight 1."""
+    assert accounted(private(channel=(kn.Clip(1.0), Unaware())), 3) is None
+
+
+def test_a_round_without_an_entry_is_not_released() -> None:
+    resolved = resolve(App(model=linear.LinearModel(), clients=linear.clients(), algorithm=private(), holdout=0.0))
+    door = releases(resolved.plan, PrivacyKeys.fresh, None, None)
+    total = exact.zero(resolved.plan.model.init(np.zeros(2, np.uint32)))
+    with pytest.raises(ConfigurationError, match="round 1 is not in the ledger"):
+        door.release(1, total)
+    door.begin(1, 1)
+    assert tree.names(door.release(1, total)) == tree.names(total)
 
 
 def test_what_keeps_the_bound_may_stand_before_the_noise() -> None:

@@ -17,7 +17,7 @@ from koinon import exact, tree
 from koinon.core.execution import Plan, Runtime
 from koinon.core.protocols import Aggregator, Needs, Offers
 from koinon.core.types import Job, Partial, Purpose, Variables
-from koinon.privacy.mechanism import Adjacency, Mechanism
+from koinon.privacy.mechanism import Adjacency
 from koinon.privacy.sampling import AccountedSampler, Sampling, Scheduled
 from koinon.privacy.statement import Accounted
 from koinon.tree import Array, Tree
@@ -52,7 +52,7 @@ class CanaryRuntime:
 
     def __init__(self, inner: Runtime, plan: Plan, own: Accounted, count: int, draw: np.random.Generator) -> None:
         self._inner, self._plan, self._own, self._draw = inner, plan, own, draw
-        self._bound = _bound(plan)
+        self._bound = own.bound
         self._count = count
         self._places: list[Array] = []  # of each leaf, in name order: where its canaries lie
         self._included, self._present = np.empty(0, bool), np.empty(0, bool)
@@ -152,10 +152,3 @@ class CanaryRuntime:
         rate = np.full(len(moved), self._own.participation.rate) if secret else self._present.astype(np.float64)
         with np.errstate(divide="ignore"):  # the logarithm of 0 is right
             self._scores = self._scores + np.logaddexp(np.log1p(-rate), np.log(rate) + taking_part)
-
-
-def _bound(plan: Plan) -> float:
-    place = next(i for i, step in enumerate(plan.algorithm.channel) if isinstance(step, Mechanism))
-    bound = plan.algorithm.wires()[place][1].l2_bound  # the facts as the mechanism finds them
-    assert bound is not None, "the algorithm's check refuses noise without a bound"
-    return bound

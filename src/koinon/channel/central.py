@@ -15,8 +15,12 @@ from koinon.privacy.mechanism import Normals
 from koinon.privacy.sampling import AccountedSampler
 from koinon.tree import Array, Tree
 
-LARGEST = 2.0**27
-"""What a deviation stays below: 32 of them are then half of what 63 bits hold in steps of 2**-30."""
+LARGEST = 2.0**12
+"""What a deviation stays below: a float64 normal times it has ten bits and more beyond the steps of the exact sum, 2**-30.
+
+With larger ones the noise would more and more often be even, then a multiple of 4, 8, ... steps, and the last bits of
+the sum would show.
+"""
 FLOAT32 = 1e-5
 """By how much float32 may let a norm exceed its bound, relative: what the conformance suite allows."""
 

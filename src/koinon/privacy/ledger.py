@@ -118,16 +118,18 @@ class Ledger:
         os.lseek(file, self._read, os.SEEK_SET)
         new = b"".join(iter(lambda: os.read(file, 1 << 20), b""))
         whole = new[: new.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            self._take(line)
+        for number, line in enumerate(whole.splitlines()):
+            self._take(line, header=not self._read and not number)
         self._read += len(whole)
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, *, header: bool) -> None:
         try:
             found = json.loads(line)
-            if not self._read and not self._entries and "format" in found:
+            if header and "format" in found:
                 self._check(found)
                 return
+            if header:
+                raise ValueError("it does not say what it is about")
             entry = Entry(str(found["run"]), int(found["round"]), Event.from_json(found), bool(found["secret"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
@@ -148,7 +150,8 @@ class Ledger:
         lines = [] if self._read else [self._scope.to_json()]
         text = "".join(json.dumps(value) + "\n" for value in (*lines, *values)).encode()
         os.ftruncate(file, self._read)
-        os.pwrite(file, text, self._read)
+        if os.pwrite(file, text, self._read) != len(text):
+            raise OSError("the disk is full")
         os.fsync(file)
         if not self._read:
             assert self._path is not None

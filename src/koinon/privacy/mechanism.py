@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from koinon.core.protocols import Private
 from koinon.privacy.sampling import Participation
 from koinon.tree import Array, Tree
 
@@ -58,8 +59,8 @@ class Event:
 
 
 @runtime_checkable
-class Mechanism(Protocol):
-    """A channel step whose noise can be accounted."""
+class Mechanism(Private, Protocol):
+    """A channel step whose noise can be accounted. It is a private step too, so every client weighs 1 under it."""
 
     @property
     def trust(self) -> Trust:

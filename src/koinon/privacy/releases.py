@@ -11,7 +11,7 @@ from koinon.errors import ConfigurationError
 from koinon.privacy.accountant import composed, require, rounds_within
 from koinon.privacy.budget import PrivacyBudget, usual_delta
 from koinon.privacy.ledger import Entry, Ledger, Scope, Spent
-from koinon.privacy.mechanism import CentralMechanism, Mechanism, Noise
+from koinon.privacy.mechanism import CentralMechanism, Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
 from koinon.privacy.sampling import AccountedSampler, Scheduled
 from koinon.privacy.statement import Accounted, PrivacyStatement, accounted, statement
@@ -49,9 +49,7 @@ class Releases:
         self, algorithm: Algorithm, own: Accounted, keys: PrivacyKeys, ledger: Ledger, budget: PrivacyBudget | None
     ) -> None:
         self._own, self._keys, self._ledger, self._budget = own, keys, ledger, budget
-        self._sampler = algorithm.sampler
-        place = next(i for i, step in enumerate(algorithm.channel) if isinstance(step, Mechanism))
-        self._bound = algorithm.wires()[place][1].l2_bound  # the facts as that step finds them
+        self._algorithm, self._sampler = algorithm, algorithm.sampler
         self._written: set[int] = set()
         self._remembered = 0  # finished rounds that are known to be in the ledger
         self._noise = Noise(lambda round: RandomStream(keys.noise, round).normals)
@@ -73,7 +71,11 @@ class Releases:
         return self._sampler.expected(population)
 
     def cohort(self, population: int, round: int) -> Array:
-        """Return a round's clients, drawn with the run's secret key, or those whose turn it is."""
+        """Return a round's clients, drawn with the run's secret key, or those whose turn it is.
+
+        Raises CompositionError for more clients than can be added up: a fleet's become more.
+        """
+        accounted(self._algorithm, population)
         if isinstance(self._sampler, Scheduled):
             return self._sampler.turn(population, round)
         assert isinstance(self._sampler, AccountedSampler), "the algorithm's check refuses every other"
@@ -105,11 +107,13 @@ class Releases:
         return Entry(self._keys.run, first, self._own.event, self._keys.secret)
 
     def release(self, round: int, total: Tree) -> Tree:
-        """Return a round's exact total with its noise. The round has begun, so it is in the ledger."""
-        assert round in self._written, "a release without an entry in the ledger"
+        """Return a round's exact total with its noise. Raises ConfigurationError for a round that is not in the ledger."""
+        if round not in self._written:
+            raise ConfigurationError(
+                f"A sum was to be released, but round {round} is not in the ledger. Call begin({round}, ...) first."
+            )
         assert isinstance(self._own.mechanism, CentralMechanism), "only a central mechanism has a release"
-        assert self._bound is not None, "the algorithm's check refuses noise without a bound"
-        return self._own.mechanism.release(total, self._bound, round, self._noise)
+        return self._own.mechanism.release(total, self._own.bound, round, self._noise)
 
     def statement(self, population: int) -> PrivacyStatement:
         """Return what may be claimed of everything in the ledger so far."""

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from koinon import exact
 from koinon.core.algorithm import Algorithm
+from koinon.errors import CompositionError
 from koinon.privacy.accountant import composed, composed_renyi
 from koinon.privacy.ledger import UNIT
 from koinon.privacy.mechanism import Event, Mechanism, Trust
@@ -18,6 +20,7 @@ NOT_COVERED = (
     + "best, where they decide it",
     "who took part, who was refused and why, and how long it took",
 )
+_MARGIN = 1 - 1e-4  # float32 may find a norm longer than it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +73,15 @@ class PrivacyStatement:
 
 @dataclass(frozen=True)
 class Accounted:
-    """What of an algorithm the accountant counts: the step that adds noise, how clients are drawn, a round's event."""
+    """What of an algorithm the accountant counts: the step that adds noise, how clients are drawn, a round's event.
+
+    ``bound`` is the L2 norm of an update at most, as that step finds it.
+    """
 
     mechanism: Mechanism
     participation: Participation
     event: Event
+    bound: float
 
     def charges(self, rounds: int) -> int:
         """Return how often ``rounds`` rounds are charged: once for all the rounds in which a client has one turn."""
@@ -82,16 +89,33 @@ class Accounted:
 
 
 def accounted(algorithm: Algorithm, population: int) -> Accounted | None:
-    """Return what is counted in every round of an algorithm that was checked; None where no step can be counted."""
-    mechanism = next((step for step in algorithm.channel if isinstance(step, Mechanism)), None)
-    if mechanism is None:
+    """Return what is counted in every round of an algorithm that was checked; None where no step can be counted.
+
+    Raises CompositionError where ``population`` clients may be too many to be added up exactly.
+    """
+    place = next((i for i, step in enumerate(algorithm.channel) if isinstance(step, Mechanism)), None)
+    if place is None:
         return None
-    sampler = algorithm.sampler
-    participation = Participation(Sampling.EVERYBODY, 1.0)
-    if mechanism.trust is Trust.COORDINATOR:
-        assert isinstance(sampler, AccountedSampler), "the algorithm's check refuses every other"
-        participation = sampler.participation(population)
-    return Accounted(mechanism, participation, mechanism.event(participation))
+    mechanism, bound = algorithm.channel[place], algorithm.wires()[place][1].l2_bound
+    assert isinstance(mechanism, Mechanism), "that is how it was found"
+    assert bound is not None, "the algorithm's check refuses noise without a bound"
+    if mechanism.trust is Trust.NOBODY:
+        participation = Participation(Sampling.EVERYBODY, 1.0)
+    else:
+        assert isinstance(algorithm.sampler, AccountedSampler), "the algorithm's check refuses every other"
+        participation = algorithm.sampler.participation(population)
+        _check_addable(mechanism, bound, algorithm.sampler.largest(population) if population else 1)
+    return Accounted(mechanism, participation, mechanism.event(participation), bound)
+
+
+def _check_addable(mechanism: Mechanism, bound: float, largest: int) -> None:
+    """Refuse cohorts in which one client more could be one too many for all others, which no noise would cover."""
+    room = exact.limit(largest, 1) * _MARGIN
+    if bound > room:
+        raise CompositionError(
+            f"{mechanism!r} is for updates of a norm of up to {bound:.4g}, but a round may have {largest:,} clients, and the "
+            f"exact sum then takes a norm of {room:.4g} at most: all would be refused. Clip to a smaller norm."
+        )
 
 
 @runtime_checkable
