@@ -5,6 +5,7 @@ import pytest
 
 import koinon as kn
 from koinon.core.protocols import Aggregator
+from koinon.errors import CompositionError
 from koinon.tree import Array
 
 SEVEN = [0, 1, 2, 4, 5, 9, 100]
@@ -39,6 +40,14 @@ def test_the_answer_on_seven_numbers(rule, answer: float) -> None:
 
 def test_the_median_of_an_even_number_lies_between_the_two_in_the_middle() -> None:
     assert finish(kn.Median(), [1, 2, 4, 100]) == 3
+
+
+@pytest.mark.parametrize(("rows", "answer"), [([1, 2, 9], 2), ([1, 2, 4, 100], 3), ([0, 1, 2, 50, 1000], 2)])
+def test_a_share_just_below_a_half_leaves_the_median(rows: list[float], answer: float) -> None:
+    rule = kn.TrimmedMean(0.5 - 1e-10)
+    assert finish(rule, rows) == answer
+    with pytest.raises(CompositionError, match="needs at least 3 updates, but has 2"):
+        rule.values(2)
 
 
 def test_the_geometric_median_of_four_corners_is_where_the_diagonals_cross() -> None:

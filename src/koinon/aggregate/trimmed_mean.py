@@ -41,11 +41,11 @@ class TrimmedMean:
 
     def values(self, cohort: int) -> int:
         """Return the cohort; refuse one so small that nothing would be trimmed."""
-        least = math.ceil(1 / self.share - _SLACK) if self.share else 1
+        least = max(3, math.ceil(1 / self.share - _SLACK)) if self.share else 1
         return enough(self, cohort, least, instead="With fewer it trims nobody: use a larger share, or Median().")
 
     def finish(self, total: Tree, weight: Any) -> Tree:
         """Return the trimmed mean in float64 from updates ``[clients, ...]``."""
         clients = self.values(len(weight))
-        trimmed = int(self.share * clients + _SLACK)
+        trimmed = min(int(self.share * clients + _SLACK), (clients - 1) // 2)  # a share just below 0.5 leaves one
         return coordinatewise(total, lambda v: v[:, trimmed : clients - trimmed].mean(axis=1, dtype=np.float64))
