@@ -8,11 +8,13 @@ import pytest
 from koinon import tree
 from koinon.aggregate.mean import Mean
 from koinon.aggregate.median import Median
+from koinon.channel.bfloat16 import Bfloat16
 from koinon.channel.clip import Clip
 from koinon.channel.local_privacy import LocalGaussian
+from koinon.channel.noise import GaussianNoise
 from koinon.channel.quantise import Quantise
 from koinon.core.types import Partial
-from koinon.core.wire import Wire
+from koinon.core.wire import Domain, Wire
 from koinon.data.partition import IID
 from koinon.engines.reference import ReferenceEngine
 from koinon.privacy.sampling import Sampling
@@ -126,6 +128,51 @@ class SameNoise(LocalGaussian):
         return tree.map(lambda x: x + draw.normal(size=x.shape).astype(np.float32), value), state
 
 
+class HalfTheNoise(LocalGaussian):
+    def deviation(self, bound):
+        return super().deviation(bound) / 2
+
+
+class NoNoise(GaussianNoise):
+    def release(self, total, bound, round, noise):
+        return total
+
+
+class UncountedNoise(GaussianNoise):
+    def event(self, participation):
+        return replace(super().event(participation), multiplier=2 * self.multiplier)
+
+
+class SilentState(Clip):
+    def init(self, value):
+        return tree.zeros(value)
+
+
+class SaidStateful(Clip):
+    def check(self, wire):
+        return replace(super().check(wire), stateful_by=repr(self))
+
+
+class FreeOfCharge(Quantise):
+    def payload_bytes(self, sizes, value_bytes):
+        return super().payload_bytes(sizes, value_bytes) - 4
+
+
+class SaidFourBits(Quantise):
+    def check(self, wire):
+        return replace(super().check(wire), bits=4)
+
+
+class SaidReal(Bfloat16):
+    def check(self, wire):
+        return replace(super().check(wire), domain=wire.domain)
+
+
+class SaidWhole(Clip):
+    def check(self, wire):
+        return replace(super().check(wire), domain=Domain.INTEGER)
+
+
 class Losing(IID):
     def deal(self, y, key):
         names, owner = super().deal(y, key)
@@ -162,6 +209,12 @@ class CountsEverybody(SoftmaxRegression):
         (check_transform, HidingClip(1.0), "a client that diverged would go unseen"),
         (check_transform, UnkeyedQuantise(), "twice with one key"),
         (check_transform, InPlace(1.0), "the value after"),
+        (check_transform, SilentState(1.0), "keeps state; its check"),
+        (check_transform, SaidStateful(1.0), "keeps no state; its check"),
+        (check_transform, FreeOfCharge(), "sends 28 bytes of an update; its payload_bytes says 24"),
+        (check_transform, SaidFourBits(), "it says 4 bits"),
+        (check_transform, SaidReal(), "sends whole numbers; it says REAL"),
+        (check_transform, SaidWhole(1.0), "sends no whole numbers; it says INTEGER"),
         (check_server, Forgetful(), "shape|model|'state'|leaves"),
         (check_server, Uphill(), "against the mean update"),
         (check_aggregator, Narrow(), "is not float64"),
@@ -184,9 +237,19 @@ def test_a_part_that_breaks_a_promise_is_refused(check, part, says: str) -> None
         check(part)
 
 
-def test_noise_that_repeats_itself_is_refused() -> None:
-    with pytest.raises(AssertionError, match="sent the same noise twice"):
-        check_transform(SameNoise(1.0), before=Wire(l2_bound=1.0))
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        (SameNoise(1.0), "sent the same noise twice"),
+        (HalfTheNoise(1.0), r"adds noise of 3\.7\d*; it is counted as 7\.4"),
+        (NoNoise(2.0), "adds noise of 0; it is counted as 2"),
+        (UncountedNoise(2.0), "it is counted as 4"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,
+)
+def test_noise_that_is_not_what_is_counted_is_refused(part, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_transform(part, before=Wire(l2_bound=1.0))
 
 
 def test_a_sum_of_codes_that_cannot_be_decoded_is_no_sum() -> None:

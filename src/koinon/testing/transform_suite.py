@@ -8,17 +8,20 @@ from types import MappingProxyType
 
 import numpy as np
 
-from koinon import keys, tree
+from koinon import exact, keys, tree
 from koinon.core.protocols import Transform
 from koinon.core.types import Context
-from koinon.core.wire import Wire
-from koinon.privacy.mechanism import CentralMechanism
+from koinon.core.wire import Domain, Wire
+from koinon.privacy.mechanism import Adjacency, CentralMechanism, Mechanism, Noise
+from koinon.privacy.sampling import Participation, Sampling
 from koinon.testing.comparison import copied, near, same
 from koinon.testing.samples import update
 from koinon.tree import Array, Tree
 
 _PLAIN = Wire()
 _NOTHING: Tree = MappingProxyType({})
+_QUIET = 20_000
+"""Zeros to which noise is added: its deviation is then known to half a percent."""
 _SIZES = (0.0, 1e-6, 1e-2, 1.0, 1e3)
 
 
@@ -27,10 +30,11 @@ def check_transform(
 ) -> None:
     """Raise AssertionError unless ``transform`` keeps the promises of a channel step.
 
-    It is pure, unless it says that it adds noise, which must then differ every time; a decoded update has the shape and
-    type of the encoded one; a declared bound, additivity and statefulness are true, the bound for adversarial updates
-    too; a value that is not finite stays so, for the exact sum to refuse. ``before`` are the facts it is given, and
-    ``broadcast`` is what its server sends beside the model, where the update has an answer to it.
+    It is pure, unless it says that it adds noise, which must then differ every time and be as much as the accountant is
+    told; a decoded update has the shape and type of the encoded one; declared bound, additivity, statefulness, bits and
+    bytes are true, the bound for adversarial updates too; a value that is not finite stays so, for the exact sum to refuse.
+    ``before`` are the facts it is given, and ``broadcast`` is what its server sends beside the model, where the update has
+    an answer to it.
     """
     suite = _Suite(transform, before, transform.check(before), broadcast)
     assert suite.wire == transform.check(before), f"{transform!r}.check must be pure"
@@ -43,10 +47,8 @@ def check_transform(
     suite.check_values_that_are_not_finite()
     if suite.wire.additive:
         suite.check_additive(tolerance)
-    counts = {name: int(np.size(leaf)) for name, leaf in tree.items(update(0))}
-    wired = transform.payload_bytes(counts, 4 * sum(counts.values()))
-    assert isinstance(wired, int), f"{transform!r}.payload_bytes must be a whole number; found {wired!r}"
-    assert wired >= 0, f"{transform!r}.payload_bytes must not be negative; found {wired}"
+    suite.check_payload()
+    suite.check_noise()
 
 
 def _adversarial() -> Iterator[Tree]:
@@ -149,6 +151,42 @@ class _Suite:
             total = tree.add(total, payload)
             expected = tree.add(expected, self.transform.decode(payload, self.context(0)))
         near(self.transform.decode(total, self.context(0)), expected, tolerance, f"the sum after {self.transform!r}")
+
+    def check_payload(self) -> None:
+        """Look whether what travels takes the bytes and the bits that it says."""
+        value = self.given(update(0))
+        payload, _ = self.encoded(value, 0)
+        sizes = {name: int(np.size(leaf)) for name, leaf in tree.items(value)}
+        wired = self.transform.payload_bytes(sizes, tree.size_bytes(value))
+        assert isinstance(wired, int), f"{self.transform!r}.payload_bytes must be a whole number; found {wired!r}"
+        found = tree.size_bytes(payload)
+        assert wired == found, f"{self.transform!r} sends {found} bytes of an update; its payload_bytes says {wired}"
+        codes = [leaf for leaf in map(np.asarray, tree.leaves(payload)) if leaf.dtype.kind in "iu"]
+        assert bool(codes) == (self.wire.domain is Domain.INTEGER), (
+            f"{self.transform!r} sends {'whole' if codes else 'no whole'} numbers; it says {self.wire.domain.name}"
+        )
+        for code in codes:
+            room = int(code.max(initial=0)) - int(code.min(initial=0))
+            assert room < 2**self.wire.bits, (
+                f"{self.transform!r} sends codes over {room}; it says {self.wire.bits} bits"
+            )
+
+    def check_noise(self) -> None:
+        """Look whether there is at least as much noise as the accountant is told."""
+        transform, bound = self.transform, self.before.l2_bound
+        if self.wire.noise_by == self.before.noise_by or not isinstance(transform, Mechanism) or bound is None:
+            return
+        nothing = {"params": {"x": np.zeros(_QUIET, np.float32)}, "state": {}}
+        if isinstance(transform, CentralMechanism):
+            noise = Noise(lambda round: np.random.default_rng([7, round]).standard_normal)
+            total = transform.release(exact.zero(nothing), bound, 1, noise)
+            found = tree.map(lambda t: t / exact.SCALE, total)["params"]["x"]
+        else:
+            found = transform.decode(self.encoded(nothing, 0)[0], self.context(0))["params"]["x"]
+        event = transform.event(Participation(Sampling.EVERYBODY, 1.0))
+        moved = bound if event.adjacency is Adjacency.ADD_OR_REMOVE else 2 * bound
+        deviation, wanted = float(np.std(found)), event.multiplier * moved
+        assert deviation > 0.97 * wanted, f"{transform!r} adds noise of {deviation:.4g}; it is counted as {wanted:.4g}"
 
 
 def _pairs(left: Tree, right: Tree) -> list[tuple[Array, Array]]:
