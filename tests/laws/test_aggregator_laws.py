@@ -139,6 +139,50 @@ def test_krums_choice_has_the_least_score_of_the_formula(values: Array, byzantin
     assert min(own) == pytest.approx(min(map(sum, scores)), abs=1e-9)
 
 
+def literal_bulyan(values: Array, byzantine: int) -> Array:
+    """Return the paper's two steps, one after the other, as they stand there."""
+    left, chosen = list(range(len(values))), []
+    while len(chosen) < len(values) - 2 * byzantine:
+        near = max(1, len(left) - byzantine - 2)
+        apart = {i: sorted(float(((values[i] - values[j]) ** 2).sum()) for j in left if j != i) for i in left}
+        best = min(left, key=lambda i, apart=apart, near=near: (sum(apart[i][:near]), sum(apart[i]), i))
+        chosen.append(best)
+        left.remove(best)
+    kept = len(values) - 4 * byzantine
+    medians = np.median(values[chosen], axis=0)
+    pairs = zip(values[chosen].T, medians, strict=True)
+    return np.array([np.mean(sorted(column, key=lambda v, m=m: (abs(v - m), v))[:kept]) for column, m in pairs])
+
+
+@given(COHORT, st.integers(0, 2))
+def test_bulyan_is_the_papers(values: Array, byzantine: int) -> None:
+    if len(values) >= 4 * byzantine + 3:
+        wanted = literal_bulyan(values.astype(np.float64), byzantine)
+        np.testing.assert_allclose(finish(kn.Bulyan(byzantine), values), wanted, rtol=1e-12, atol=1e-12)
+
+
+@given(COHORT, st.integers(0, 2), st.integers(1, 3))
+def test_multi_krum_takes_the_least_scores_of_the_formula(values: Array, byzantine: int, chosen: int) -> None:
+    wide, near = values.astype(np.float64), len(values) - byzantine - 2
+    apart = [sorted(((x - y) ** 2).sum() for j, y in enumerate(wide) if j != i) for i, x in enumerate(wide)]
+    order = sorted(range(len(wide)), key=lambda i: (sum(apart[i][:near]), sum(apart[i]), i))
+    found = finish(kn.MultiKrum(byzantine, chosen), values)
+    np.testing.assert_allclose(found, wide[order[:chosen]].mean(axis=0), rtol=1e-12, atol=1e-12)
+
+
+@given(COHORT)
+def test_fltrust_is_the_papers(values: Array) -> None:
+    root, *others = values.astype(np.float64)
+    length = np.linalg.norm(root)
+    total, trust = np.zeros(5), 0.0
+    for x in others:
+        if np.linalg.norm(x) and length:
+            score = max(0.0, float(x @ root / np.linalg.norm(x) / length))
+            total, trust = total + score * length / np.linalg.norm(x) * x, trust + score
+    wanted = total / trust if trust else total
+    np.testing.assert_allclose(finish(kn.FLTrust("root"), values), wanted, rtol=1e-9, atol=1e-12)
+
+
 @given(COHORT)
 def test_no_nearby_point_has_a_smaller_sum_of_distances(values: Array) -> None:
     def cost(point: Array) -> float:

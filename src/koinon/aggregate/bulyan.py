@@ -59,6 +59,7 @@ def _nearest_to_median(values: Array, kept: int) -> Array:
     median = median_of_sorted(values)[:, None]
     last = values.shape[1] - kept + 1
     reach = np.maximum(median - values[:, :last], values[:, kept - 1 :] - median)
-    window = np.argmin(reach, axis=1)[:, None] + np.arange(kept)
+    nearer = np.count_nonzero(values - median < reach.min(axis=1)[:, None], axis=1)  # or lower: none may be left out
+    window = np.maximum(np.argmin(reach, axis=1), nearer - kept)[:, None] + np.arange(kept)
     mean: Array = np.take_along_axis(values, window, axis=1).mean(axis=1, dtype=np.float64)
     return mean
