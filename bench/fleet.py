@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def plan(megabytes: float, clients: int) -> Any:
 def coordinator(options: argparse.Namespace) -> None:
     """Serve; write when each round was committed."""
     from koinon.core.events import RoundFinished
-    from koinon.fleet.service.serving import ServedApp, Settings, serve
+    from koinon.fleet.service.serving import serve
+    from koinon.fleet.service.settings import ServedApp, Settings
     from koinon.round.stopping import Stop
 
     resolved = plan(options.mb, options.clients)
@@ -71,10 +73,7 @@ def coordinator(options: argparse.Namespace) -> None:
     app = ServedApp(
         name="bench",
         agreement={"bench": options.mb},
-        plan=resolved.plan,
-        stop=Stop(rounds=options.rounds + SETTLED),
-        evaluation=resolved.evaluation,
-        seed=0,
+        training=replace(resolved.program(), stop=Stop(rounds=options.rounds + SETTLED)),
         engine="reference",
         listen=listen,
     )

@@ -36,7 +36,8 @@ def coordinator(options: argparse.Namespace) -> None:
     import koinon as kn
     from koinon.app import App, resolve
     from koinon.core.algorithm import Synchronous
-    from koinon.fleet.service.serving import ServedApp, Settings, serve
+    from koinon.fleet.service.serving import serve
+    from koinon.fleet.service.settings import ServedApp, Settings
     from koinon.round.stopping import Stop
 
     def train(params: Any, data: Any, task: Any) -> Any:
@@ -47,15 +48,13 @@ def coordinator(options: argparse.Namespace) -> None:
         clients={"one": (np.zeros((4, 1)), np.zeros(4))},
         algorithm=kn.replace(kn.fedavg(kn.sgd(0.1)), schedule=Synchronous(clients=options.clients)),
         holdout=0.0,
+        stop=Stop(rounds=1),
     )
     resolved = resolve(app)
     served = ServedApp(
         name="idle",
         agreement={"bench": "idle"},
-        plan=resolved.plan,
-        stop=Stop(rounds=1),
-        evaluation=resolved.evaluation,
-        seed=0,
+        training=resolved.program(),
         engine="reference",
         listen=lambda event: None,
     )

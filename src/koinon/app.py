@@ -19,7 +19,7 @@ from koinon.core.protocols import Dataset, Model
 from koinon.core.types import Purpose
 from koinon.data.dataset import FederatedDataset, federate
 from koinon.errors import ConfigurationError
-from koinon.identity import identity
+from koinon.identity import agreement, identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
 from koinon.privacy.budget import PrivacyBudget
@@ -48,10 +48,10 @@ class App:
     the share ``holdout`` out. ``test``: ``(x, y)`` that the server itself holds, if any. Each of the three may
     be a function of no arguments that returns it. ``data``: a function that loads one party's examples from a path
     or URL; ``clients`` is then ``{name: path}``, and ``koinon join --data PATH`` gives a party's own. ``example``:
-    ``(x, y)`` of a made-up row or more, from which a coordinator that has no data builds a Keras model. ``algorithm=None`` is FedAvg of all clients with the
-    model's own optimiser. ``engine=None`` is ``"jax"`` wherever the model can be compiled. ``privacy`` ends the run
-    before its clients are charged more. ``privacy_test_mode`` makes the keys of noise and cohorts from the seed: the same
-    bits every time, and no guarantee.
+    ``(x, y)`` of a made-up row or more, from which a coordinator that has no data builds a Keras model.
+    ``algorithm=None`` is FedAvg of all clients with the model's own optimiser. ``engine=None`` is ``"jax"`` wherever the
+    model can be compiled. ``privacy`` ends the run before its clients are charged more. ``privacy_test_mode`` makes the
+    keys of noise and cohorts from the seed: the same bits every time, and no guarantee.
     """
 
     model: Any
@@ -97,6 +97,11 @@ class Resolved:
         """Return the loop."""
         return FederatedTraining(self.plan, self.stop, self.evaluation, self.seed)
 
+    def agreement(self) -> dict[str, Any]:
+        """Return what all parties of a fleet must have, too."""
+        own = (self.plan, self.evaluation, self.seed, self.engine, self.stop, self.privacy)
+        return agreement(*own, secret=not self.privacy_test_mode)
+
     def new_runtime(self) -> Runtime:
         """Return where it runs, to be closed by the caller."""
         return new_runtime(self.runtime, engine=self.engine, workers=self.workers, model=self.plan.model)
@@ -111,7 +116,7 @@ def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None, da
     given = _made(app.model)
     everybody = data is None
     if data is None:
-        data = federate(_clients(app), label=app.label, holdout=held_out(app, given), seed=app.seed)
+        data = federate(_clients(app), label=app.label, holdout=_held_out(app, given), seed=app.seed)
     test = _test_data(_made(app.test))
     model = adapt(given, data)
     algorithm = app.algorithm or fedavg(_optimizer(model))
@@ -131,9 +136,27 @@ def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None, da
     return Resolved(plan, app.stop, app.evaluation, *run)
 
 
-def held_out(app: App, model: Any) -> float:
-    """Return the share that every client holds out: nothing where nothing can judge it."""
-    return 0.0 if isinstance(model, OwnLoop) and model.evaluate is None else app.holdout
+def party(app: App, name: str, place: str | None) -> FederatedDataset:
+    """Return one party's examples: those at a place, or those that the App has under its name.
+
+    Raises ConfigurationError if there are none.
+    """
+    if place is not None and app.data is None:
+        raise ConfigurationError(
+            f"The App has no data= to load {place!r} with: a function from a path to a party's examples. Give it one, or "
+            "leave --data out if the App has clients of its own."
+        )
+    clients = _made(app.clients) if place is None else {name: place}
+    if isinstance(clients, FederatedDataset) and name in clients.names:
+        return clients.subset([name])
+    known = list(clients) if isinstance(clients, Mapping) else []
+    if name not in known:
+        raise ConfigurationError(
+            f"Say where the data is: --data PATH. (The App has no client {name!r} of its own, but "
+            f"{', '.join(map(str, known[:8])) or 'none'}: --name says which one this is.)"
+        )
+    own = _loaded(app, clients[name])
+    return federate({name: own}, label=app.label, holdout=_held_out(app, _made(app.model)), seed=app.seed)
 
 
 def execute(
@@ -300,9 +323,19 @@ def _clients(app: App) -> Any:
         raise ConfigurationError(
             "The App has no clients to simulate. Give it clients={name: (x, y)}, or {name: path} with data=."
         )
-    if app.data is None or not isinstance(clients, Mapping):
+    if not isinstance(clients, Mapping):
         return clients
-    return {name: app.data(str(place)) if isinstance(place, str | Path) else place for name, place in clients.items()}
+    return {name: _loaded(app, own) for name, own in clients.items()}
+
+
+def _loaded(app: App, own: Any) -> Any:
+    """Return a client's examples: what is given, or what the App loads from the place that is given."""
+    return app.data(str(own)) if app.data is not None and isinstance(own, str | Path) else own
+
+
+def _held_out(app: App, model: Any) -> float:
+    """Return the share that every client holds out: nothing where nothing can judge it."""
+    return 0.0 if isinstance(model, OwnLoop) and model.evaluate is None else app.holdout
 
 
 def _test_data(test: Any) -> FederatedDataset | None:

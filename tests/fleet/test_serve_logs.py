@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from processes import Fleet, simulated
 
-from koinon.core.types import Purpose
 from koinon.fleet.service import log
 
 SECONDS = 60.0
@@ -136,7 +135,7 @@ def test_people_get_short_lines(tmp_path: Path) -> None:
         fleet.until("it is said", lambda: "has joined" in logged.errors.read_text(), SECONDS)
     enrolled, joined = logged.errors.read_text().splitlines()[:2]
     assert re.fullmatch(r"\d\d:\d\d:\d\d lyon has enrolled \(c-[0-9a-f]{16}\)", enrolled)
-    assert re.fullmatch(r"\d\d:\d\d:\d\d lyon has joined with 4 examples", joined)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d lyon has joined mean with 4 examples", joined)
 
 
 @pytest.mark.slow
@@ -172,7 +171,7 @@ def test_nothing_is_installed_by_an_import() -> None:
 
 
 def test_what_json_has_no_word_for_is_null_and_other_records_are_objects_too() -> None:
-    event = log.Finished("r-1", 1, 2, 0, 0, 0.5, {"loss": float("nan"), "accuracy": 0.5})
+    event = log.Event("finished", "", {"figures": {"loss": float("nan"), "accuracy": 0.5}})
     record = logging.LogRecord("koinon.fleet", logging.INFO, "", 0, event, None, None)
     assert json.loads(log.JsonFormatter().format(record))["figures"] == {"loss": None, "accuracy": 0.5}
     other = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, "two\nlines of %s", ("it",), None)
@@ -183,10 +182,10 @@ def test_what_json_has_no_word_for_is_null_and_other_records_are_objects_too() -
 
 
 def test_what_a_party_wrote_stays_in_its_line() -> None:
-    event = log.Failed("r-1", 1, Purpose.TRAIN.value, "c-1", "nice", "\x1b[2J\nforged")
+    event = log.Event("failed", "nice cannot answer: \x1b[2J\nforged", {})
     record = logging.LogRecord("koinon.fleet", logging.WARNING, "", 0, event, None, None)
     line = log.PlainFormatter().format(record)
-    assert line.endswith(r"nice cannot answer in round 1 (train): \x1b[2J\nforged")
+    assert line.endswith(r"nice cannot answer: \x1b[2J\nforged")
 
 
 def _no_secrets(text: str, secrets: list[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import apps
 import koinon as kn
+from koinon.app import party
 from koinon.core.events import RoundFinished, RunFinished, RunStarted
 from koinon.errors import (
     CompositionError,
@@ -281,3 +282,25 @@ def test_scaffold_goes_on_with_the_states_of_those_who_took_part(tmp_path) -> No
     for rounds in (1, 3, 6):
         run = fit(stop=kn.Stop(rounds=rounds), algorithm=algorithm, out=tmp_path / "run")
     assert run.digest == whole.digest
+
+
+def test_a_party_has_what_lies_at_its_place_or_what_the_app_has_under_its_name() -> None:
+    ones = (np.ones((5, 2), np.float32), np.ones(5, np.float32))
+    app = kn.App(model=apps.model(), data=lambda place: ones if place == "s3://bucket//lyon" else None, holdout=0.2)
+    own = party(app, "lyon", "s3://bucket//lyon")
+    assert (own.names, len(own.rows), own.held_out.tolist()) == (("lyon",), 5, [1])
+    named = kn.replace(app, clients={"lyon": "s3://bucket//lyon", "nice": ones})
+    assert party(named, "lyon", None).fingerprint() == party(named, "lyon", "s3://bucket//lyon").fingerprint()
+    assert len(party(named, "nice", None).rows) == 5
+    whole = kn.replace(app, clients=kn.federate({"lyon": ones, "nice": ones}))
+    assert party(whole, "nice", None).names == ("nice",)
+
+
+def test_a_party_without_examples_is_told_what_there_is() -> None:
+    app = kn.App(model=apps.model(), clients={"lyon": (np.ones((5, 2)), np.ones(5))})
+    with pytest.raises(ConfigurationError, match="no client 'host7' of its own, but lyon: --name says"):
+        party(app, "host7", None)
+    with pytest.raises(ConfigurationError, match="no data= to load 'records.csv' with"):
+        party(app, "lyon", "records.csv")
+    with pytest.raises(ConfigurationError, match="Say where the data is: --data PATH"):
+        party(kn.replace(app, clients=None), "lyon", None)

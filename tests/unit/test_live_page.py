@@ -183,10 +183,8 @@ def test_a_long_line_keeps_its_ends_its_peaks_and_four_hundred_points() -> None:
 
 
 def test_a_figure_that_is_not_finite_reaches_the_page_as_nothing() -> None:
-    pytest.importorskip("starlette", reason="the coordinator needs Starlette")
-    from koinon.fleet.service.status import Histories
+    from koinon.fleet.service.rounds import Rounds
 
-    histories = Histories()
-    histories.add("r-1", RoundRecord(1, 2, {}, {"loss": math.inf, "auc": math.nan, "accuracy": 0.5}, 0.1))
-    (row,) = json.loads(json.dumps(histories.of("r-1"), allow_nan=False))
+    record = RoundRecord(1, 2, {}, {"loss": math.inf, "auc": math.nan, "accuracy": 0.5}, 0.1)
+    (row,) = json.loads(json.dumps(Rounds([record]).shown(), allow_nan=False))
     assert (row["loss"], row["auc"], row["accuracy"], row["round"]) == (None, None, 0.5, 1)

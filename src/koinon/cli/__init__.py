@@ -1,1 +1,1 @@
-"""The command line: koinon demo, run, check, report."""
+"""The command line: ``koinon`` and its commands."""

@@ -18,14 +18,11 @@ import cloudpickle
 import numpy as np
 
 from koinon.app import App
+from koinon.cli.exit_status import AppFileError
 from koinon.core.algorithm import Algorithm
 from koinon.errors import ConfigurationError
 
 _MODULE = "koinon_app"
-
-
-class AppFileError(Exception):
-    """The app file raised; the message is its own traceback."""
 
 
 def load(path: Path) -> App:

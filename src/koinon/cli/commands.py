@@ -9,7 +9,7 @@ from typing import Any
 
 from koinon import keys, tree
 from koinon.app import Resolved, execute, resolve, watching
-from koinon.cli.app_file import AppFileError, change, load
+from koinon.cli.app_file import change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.wire import Wire
@@ -95,13 +95,8 @@ def report_run(folder: Path, *, as_json: bool) -> None:
 
 
 def resolved_app(app_file: Path, changes: Sequence[str]) -> Resolved:
-    """Return the App of a file with its changes; ends the process with Exit.APP, and its traceback, if the file raises."""
-    try:
-        app, inner = change(load(app_file), changes)
-    except AppFileError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(Exit.APP)
-    return resolve(app, inner)
+    """Return the App of a file with its changes, every choice made. Raises AppFileError, KoinonError."""
+    return resolve(*change(load(app_file), changes))
 
 
 def _say_run(run: Run, out: Path | None) -> None:

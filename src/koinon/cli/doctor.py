@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from koinon.cli.exit_status import Exit
+from koinon.cli.exit_status import AppFileError, Exit
 from koinon.cli.fleet import agreed_app
 from koinon.cli.fleet_options import reach
 from koinon.cli.output import print_json, say
@@ -50,7 +50,8 @@ def _described(app_file: Path, changes: Sequence[str]) -> dict[str, Any]:
     """Return the file's resolved app. What the file itself raises is shown as it is."""
     try:
         return agreed_app(app_file, changes)
-    except SystemExit as error:
+    except AppFileError as error:
+        sys.stderr.write(f"{error}\n")
         raise Wrong(f"{app_file} cannot be loaded: its own traceback is shown", "Mend the file.") from error
 
 

@@ -13,3 +13,7 @@ class Exit(IntEnum):
     APP = 4  # the app file raised: its own traceback is shown
     INTERRUPTED = 130
     TERMINATED = 143  # SIGTERM, as systemctl stop and docker stop send it
+
+
+class AppFileError(Exception):
+    """The app file raised; the message is its own traceback. A command that meets it ends with Exit.APP."""

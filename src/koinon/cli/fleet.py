@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from koinon.app import App, Resolved, held_out, resolve, watching
-from koinon.cli.app_file import AppFileError, change, load
+from koinon.app import App, Resolved, party, resolve, watching
+from koinon.cli.app_file import change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
+from koinon.core.algorithm import Algorithm
 from koinon.core.events import Listener, RoundFinished, RunFinished, RunStarted
-from koinon.data.dataset import FederatedDataset, federate
+from koinon.data.dataset import federate
 from koinon.engines.catalogue import engine as new_engine
 from koinon.errors import CompositionError, ConfigurationError, FleetError
 from koinon.fleet.coordinator.members import Members
-from koinon.fleet.participant.connection import Connection, Reach
+from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.participant import Ended, Participation, participate
 from koinon.fleet.service import log
-from koinon.fleet.service.serving import OPERATOR_FILE, ServedApp, Settings, serve
+from koinon.fleet.service.serving import OPERATOR_FILE, serve
+from koinon.fleet.service.settings import ServedApp, Settings
 from koinon.fleet.wire.link import JoinLink
-from koinon.identity import agreement
 from koinon.report.tracking.choose import sinks
+
+_OPERATOR_SECONDS = 5.0  # for what is on the same machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +50,14 @@ def serve_apps(
     With ``log_json`` standard error holds the log and nothing else: join links, which are secret, only go to
     standard output, and with ``as_json`` nowhere.
     """
-    log.install(as_json=log_json)
+    _refuse_equal_names(files)
+    if log_json:
+        log.install(as_json=True)
     with ExitStack() as stack:
         watch = stack.enter_context(watching(not log_json and len(files) == 1))
         apps = [_served(path, changes, _tracked(watch, track, stack)) for path in files]
+        if not log_json:  # now: what an app file raises is shown as it is
+            log.install(as_json=False, alone=len(apps) == 1)
         if as_json and log_json:
             settings = replace(settings, invitations=0)
         status = serve(settings, apps, say if not as_json else _unsaid if log_json else _aside)
@@ -80,13 +87,12 @@ def join_app(
     run: str | None,
 ) -> None:
     """Take part until the run is over."""
-    app, inner = _loaded(file, changes)
-    data = _site(app, place)
-    resolved = resolve(app, inner, data)
+    app, inner = change(load(file), changes)
+    resolved = resolve(app, inner, party(app, place.name, place.data))
     part = Participation(
         training=resolved.program(),
         engine=new_engine(resolved.engine),
-        agreement=_agreed(resolved),
+        agreement=resolved.agreement(),
         name=place.name,
         link=JoinLink.parse(link),
         floors=floors,
@@ -102,31 +108,35 @@ def operate(folder: Path, method: str, path: str, body: dict[str, Any] | None = 
     file = folder / OPERATOR_FILE
     try:
         own = json.loads(file.read_text())
-    except OSError as error:
+        authority = None if own["authority"] is None else (folder / own["authority"]).read_text()
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"{file} cannot be read ({error.strerror}). Name the folder of a coordinator that is running, as its operator."
+            f"{file} cannot be read ({error}). Name the folder of a coordinator, as the user who runs it."
         ) from error
-    authority = None if own["authority"] is None else Path(own["authority"]).read_text()
-    connection = Connection(Reach(url=own["url"], authority=authority, patience=10.0), say)
+    connection = Connection(Reach(url=own["url"], authority=authority, patience=_OPERATOR_SECONDS), _unsaid)
     connection.renew = lambda: str(own["token"])
     try:
         return connection.call(method, path, body)
+    except Unreachable as error:
+        raise FleetError(
+            f"The coordinator of {folder} does not answer at {own['url']}. Start it with the koinon serve line it was "
+            "started with, or see what it says."
+        ) from error
     finally:
         connection.close()
 
 
 def agreed_app(file: Path, changes: Sequence[str]) -> dict[str, Any]:
     """Return what a file's resolved app asks others to agree on."""
-    app, inner = _loaded(file, changes)
-    return _agreed(_without_data(app, inner))
+    return _without_data(*change(load(file), changes)).agreement()
 
 
 def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
-    app, inner = _loaded(file, changes)
-    resolved = _without_data(app, inner)
-    least = resolved.plan.algorithm.schedule.clients
+    resolved = _without_data(*change(load(file), changes))
+    algorithm = resolved.plan.algorithm
+    least = algorithm.schedule.clients
     try:
-        resolved.plan.algorithm.aggregator.values(resolved.plan.algorithm.sampler.largest(least))
+        algorithm.aggregator.values(algorithm.sampler.largest(least))
     except (ConfigurationError, CompositionError) as error:
         raise ConfigurationError(
             f"A round opens when {least} clients are here (schedule.clients), and that is too few: {error} "
@@ -134,11 +144,8 @@ def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
         ) from error
     return ServedApp(
         name=file.stem,
-        agreement=_agreed(resolved),
-        plan=resolved.plan,
-        stop=resolved.stop,
-        evaluation=resolved.evaluation,
-        seed=resolved.seed,
+        agreement=resolved.agreement(),
+        training=resolved.program(),
         engine=resolved.engine,
         listen=listen,
         privacy=resolved.privacy,
@@ -146,27 +153,16 @@ def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
     )
 
 
-def _agreed(resolved: Resolved) -> dict[str, Any]:
-    return agreement(
-        resolved.plan,
-        resolved.evaluation,
-        resolved.seed,
-        resolved.engine,
-        resolved.stop,
-        resolved.privacy,
-        secret=not resolved.privacy_test_mode,
-    )
+def _refuse_equal_names(files: Sequence[Path]) -> None:
+    names = [file.stem for file in files]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigurationError(
+            f"Two of the apps are called {twice}. A run bears its file's name: rename one, or give each once."
+        )
 
 
-def _loaded(file: Path, changes: Sequence[str]) -> Any:
-    try:
-        return change(load(file), changes)
-    except AppFileError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(Exit.APP)
-
-
-def _without_data(app: App, inner: Any) -> Resolved:
+def _without_data(app: App, inner: Callable[[Algorithm], Algorithm]) -> Resolved:
     """Return the app with every choice made where no data is: a Keras model is built from a made-up row."""
     data = Members() if app.example is None else federate({"example": app.example}, label=app.label, holdout=0.0)
     try:
@@ -176,26 +172,6 @@ def _without_data(app: App, inner: Any) -> Resolved:
             "A coordinator has no data, so it cannot see what an example looks like, and this model needs to know. Give "
             "the App one made-up row: example=(x, y), arrays with the shapes and types of a party's own."
         ) from error
-
-
-def _site(app: App, place: Place) -> FederatedDataset:
-    """Return one party's examples."""
-    if place.data is not None:
-        if app.data is None:
-            raise ConfigurationError(
-                "--data was given, but the App has no data=: a function that loads a party's examples from a path."
-            )
-        own = app.data(place.data)
-    else:
-        clients = app.clients() if callable(app.clients) else app.clients
-        if not isinstance(clients, dict) or place.name not in clients:
-            raise ConfigurationError(
-                f"Say where the data is: --data PATH. (The App has no client {place.name!r} of its own.)"
-            )
-        own = clients[place.name]
-        own = app.data(str(own)) if app.data is not None and isinstance(own, str | Path) else own
-    model = app.model() if callable(app.model) and hasattr(app.model, "__code__") else app.model
-    return federate({place.name: own}, label=app.label, holdout=held_out(app, model), seed=app.seed)
 
 
 def _tell(ended: Ended) -> None:
@@ -213,7 +189,7 @@ def _aside(line: str) -> None:
 
 
 def _unsaid(line: str) -> None:
-    """Say nothing: the log has the address."""
+    """Say nothing."""
 
 
 def _tracked(watch: Listener, track: Sequence[str], stack: ExitStack) -> Listener:

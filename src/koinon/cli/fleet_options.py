@@ -13,18 +13,26 @@ from koinon.cli.fleet import Place
 from koinon.errors import ConfigurationError
 from koinon.fleet.participant.connection import Reach
 from koinon.fleet.participant.floors import Floors
-from koinon.fleet.service.serving import Settings
+from koinon.fleet.service.settings import Settings
 from koinon.fleet.wire.link import JoinLink
 from koinon.identity import versions
 
 
 def settings(
-    *, listen: str, client_listen: str | None, certificate: Path | None, key: Path | None, client_ca: Path | None, links: int,
-    **same: Any,
+    *, listen: str, url: str | None, client_listen: str | None, certificate: Path | None, key: Path | None,
+    client_ca: Path | None, plain_http: bool, links: int, **same: Any,
 ) -> Settings:  # fmt: skip
-    """Return how to serve."""
+    """Return how to serve. Raises ConfigurationError for options that leave less protected than they say."""
     host, port = _place(listen)
+    if plain_http and (certificate or client_ca):
+        raise ConfigurationError(
+            "--plain-http has no TLS to show --certificate in or to ask --client-ca's. Leave it out."
+        )
+    if client_listen and not client_ca:
+        raise ConfigurationError("--client-listen asks for certificates: say by --client-ca FILE whose they must be.")
     return Settings(
+        plain_http=plain_http,
+        url=None if url is None else _url(url, plain_http=plain_http),
         version=versions()["koinon"] or "unknown",
         host=host,
         port=port,
@@ -62,9 +70,21 @@ def limit_cores(count: int) -> None:
     os.sched_setaffinity(0, allowed[:count])
 
 
+def _url(text: str, *, plain_http: bool) -> str:
+    """Return the address that join links begin with."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"--url is the address as participants reach it, e.g. https://fed.example.org:8443; found {text!r}."
+        )
+    if parts.scheme == "http" and not plain_http:
+        raise ConfigurationError(f"This coordinator speaks TLS: --url must begin with https://; found {text!r}.")
+    return text.rstrip("/")
+
+
 def _place(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not (colon and port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ConfigurationError(f"An address is HOST:PORT, e.g. 0.0.0.0:8443; found {text!r}.")
     return host.strip("[]") or "0.0.0.0", int(port)
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from koinon.cli.exit_status import Exit
+from koinon.cli.exit_status import AppFileError, Exit
 
+_FLEET = ("cryptography", "httptools", "prometheus_client", "sqlalchemy", "starlette", "urllib3", "uvicorn", "uvloop")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -254,6 +255,8 @@ def main() -> None:
         sys.exit(Exit.USAGE)
     except KeyboardInterrupt:
         _end("Interrupted. A run with --out goes on from its last round: run the same line again.", Exit.INTERRUPTED)
+    except AppFileError as error:
+        _end(str(error), Exit.APP)
     except ConfigurationError as error:
         _end(f"Error: {error}", Exit.USAGE)
     except KoinonError as error:
@@ -261,7 +264,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name in ("jax", "jaxlib"):
             _end("Error: this computes with JAX, which is not installed. Run: pip install 'koinon[jax]'", Exit.FAILED)
-        if error.name in ("cryptography", "prometheus_client", "sqlalchemy", "starlette", "urllib3", "uvicorn"):
+        if error.name in _FLEET:
             _end(f"Error: a fleet needs {error.name}. Run: pip install 'koinon[fleet,jax]'", Exit.FAILED)
         raise
 

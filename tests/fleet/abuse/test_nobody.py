@@ -84,7 +84,9 @@ def test_a_client_that_has_not_joined_reads_nothing_of_the_run(stage: Scene, rou
     party = guest()
     model = round_.lyon.work["model"]
     assert party.call("GET", f"/v1/blobs/{model}").status == 404
-    assert party.work(stage.key).code == "not_joined"
+    for path in ("work", "receipts", "clients"):
+        answer = party.call("GET", f"/v1/runs/{stage.key}/{path}")
+        assert (answer.status, answer.code) == (403, "not_joined")
     for path in ("train/update", "train/commit", "train/failure"):
         body = {
             "train/update": {"bytes": 1, "chunk_bytes": 4 << 20, "digests": ["0" * 64]},

@@ -28,7 +28,8 @@ from golden.sessions.tape import SECONDS, Message, make
 from koinon.app import App, Resolved, resolve
 from koinon.core.algorithm import Synchronous
 from koinon.fleet.service import serving
-from koinon.fleet.service.serving import ServedApp, Settings, serve
+from koinon.fleet.service.serving import serve
+from koinon.fleet.service.settings import ServedApp, Settings
 from koinon.fleet.wire.link import JoinLink
 
 AGREEMENT = {"app": "golden", "protocol": 1}
@@ -101,10 +102,7 @@ def _served() -> ServedApp:
     return ServedApp(
         name="golden",
         agreement=AGREEMENT,
-        plan=app.plan,
-        stop=app.stop,
-        evaluation=app.evaluation,
-        seed=app.seed,
+        training=app.program(),
         engine=app.engine,
         listen=lambda event: None,
     )

@@ -12,7 +12,6 @@ from starlette.routing import Route
 
 from koinon.core.types import Purpose
 from koinon.fleet.coordinator.access import SESSION_SECONDS
-from koinon.fleet.coordinator.figures import Figures
 from koinon.fleet.coordinator.mailbox import EVERYBODY, SERVER, Address, Letter
 from koinon.fleet.coordinator.members import Member
 from koinon.fleet.coordinator.spool import Chunk
@@ -190,22 +189,20 @@ class _Calls:
         return Response(status_code=204)
 
     async def work(self, request: Request) -> Response:
-        client, served = self._house.caller(request), self._house.served(request)
-        if client.client not in served.run.members:
-            raise Refusal(403, "not_joined", "This client has not joined the run.")
+        client, served = self._member(request)
         since, wait = _whole(request, "since", 0), min(float(_whole(request, "wait", 0)), LONGEST_WAIT)
-        place = (served.run.key, client.client)
+        place = (served.run.key, client)
         ends = self._house.clock() + wait
         while True:
             waiter = self._house.waiting.waiter(place)
-            served.run.heard(client.client)
-            work = served.run.work(client.client, since)
+            served.run.heard(client)
+            work = served.run.work(client, since)
             left = ends - self._house.clock()
             if work["serial"] != since or left <= 0:
                 self._house.waiting.forget(place, waiter)
                 break
             await self._news(place, waiter, left)
-            self._house.access.still(client.client)
+            self._house.access.still(client)
         return JSONResponse(work) if work["serial"] != since else Response(status_code=204)
 
     async def _news(self, key: Hashable, waiter: asyncio.Future[None], seconds: float) -> None:
@@ -215,14 +212,12 @@ class _Calls:
             raise Refusal(503, "ending", "The coordinator is being stopped. Ask again when it is back.") from None
 
     async def receipts(self, request: Request) -> Response:
-        self._house.caller(request)
-        served = self._house.served(request)
+        _, served = self._member(request)
         found = await asyncio.to_thread(served.run.ledger.receipts, _whole(request, "since", 0))
         return JSONResponse({"receipts": found})
 
     async def list_clients(self, request: Request) -> Response:
-        self._house.caller(request)
-        served = self._house.served(request)
+        _, served = self._member(request)
         known = [c for c in self._house.access.clients() if c.client in served.run.members and not c.revoked]
         rows = [
             {"client": c.client, "name": c.name, "kind": c.key.kind.value, "key": encoded(c.key.raw)} for c in known
@@ -235,7 +230,7 @@ class _Calls:
             for served in self._house.runs.values():
                 path = served.run.ledger.blobs.path(name)
                 if client.client in served.run.members and path.is_file():
-                    return blob_answer(request, path, name, self._figures(served, client.client))
+                    return blob_answer(request, path, name, served.run.figures[client.client])
         raise Refusal(404, "unknown", "There is no such blob in a run that this client has joined.")
 
     async def announce(self, request: Request) -> Response:
@@ -271,7 +266,7 @@ class _Calls:
         """Read a chunk to its place, unless it is there."""
         if chunk is None:
             return
-        figures, began, length = self._figures(served, client), self._house.clock(), chunk.left
+        figures, began, length = served.run.figures[client], self._house.clock(), chunk.left
         try:
             await read_chunk(request, length, chunk.write)
             if not chunk.finish():
@@ -333,17 +328,19 @@ class _Calls:
         return client.client, served, _number(request, "round"), purpose
 
     def _post(self, request: Request) -> tuple[str, ServedRun, Address]:
-        client, served = self._house.caller(request), self._house.served(request)
-        if client.client not in served.run.members:
-            raise Refusal(403, "not_joined", "This client has not joined the run.")
+        client, served = self._member(request)
         number = _number(request, "round")
         _, job, _ = served.run.snapshot()
         if job is None or job.round != number:
             raise Refusal(410, "over", f"Round {number} is not open.")
-        return client.client, served, Address(served.run.key, number, request.path_params["stage"])
+        return client, served, Address(served.run.key, number, request.path_params["stage"])
 
-    def _figures(self, served: ServedRun, client: str) -> Figures:
-        return served.run.figures[client]
+    def _member(self, request: Request) -> tuple[str, ServedRun]:
+        """Return who calls and the run, which it has joined. Raises Refusal."""
+        client, served = self._house.caller(request).client, self._house.served(request)
+        if client not in served.run.members:
+            raise Refusal(403, "not_joined", "This client has not joined the run.")
+        return client, served
 
 
 def state_of(served: ServedRun) -> str:

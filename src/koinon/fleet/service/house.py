@@ -21,6 +21,7 @@ from koinon.fleet.coordinator.access import Access, Client
 from koinon.fleet.coordinator.mailbox import Mailbox
 from koinon.fleet.coordinator.run import FleetRun
 from koinon.fleet.service.charged import Charged
+from koinon.fleet.service.rounds import Rounds
 from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.waiting import Waiting
 from koinon.fleet.wire.refusal import Refusal
@@ -38,7 +39,8 @@ class ServedRun:
     app: str  # hash of the resolved app
     description: Mapping[str, Any]
     algorithm: str
-    rounds: int
+    finished: Rounds
+    rounds: int  # at most
     chunk_bytes: int
     codec: str | None  # what a client must know besides plain float32
     charged: Charged | None  # where noise is counted

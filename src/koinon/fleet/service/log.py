@@ -1,6 +1,6 @@
 """What a coordinator logs: one record an event, as a short line for people or as one JSON object for programs.
 
-No event has a field for a token, a key or a number of any model. Nothing is installed before :func:`install`.
+No event tells a token, a key or a number of any model. Nothing is installed before :func:`install`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from koinon.core.algorithm import Synchronous
-from koinon.core.events import RoundRecord
 from koinon.core.types import Purpose
 from koinon.fleet.coordinator.access import Access, Client
 from koinon.fleet.coordinator.ledger import Ledger, StageRow
@@ -30,217 +29,37 @@ from koinon.report.terminal import printable
 _LOG = logging.getLogger("koinon.fleet.events")
 _LONGEST = 500  # characters of what a party wrote
 _HEARD = ("koinon", "uvicorn", "asyncio")  # the loggers that a coordinator's process shows
+_SAID = ("started", "stopped")  # people are told in other words
+_SHOWN = ("finished", "ended")  # they see a live line of a run that is alone
 
 
+@dataclass(frozen=True)
 class Event:
-    """Something that happened. A subclass is a frozen record; what it is as text is for people."""
+    """Something that happened: a word and facts for programs, a line for people."""
 
-    level: ClassVar[int] = logging.INFO
-    plain: ClassVar[bool] = True  # whether people are told: of a run's course they have other lines
-
-
-@dataclass(frozen=True)
-class Started(Event):
-    """The coordinator serves."""
-
-    plain: ClassVar[bool] = False
-    url: str
-    version: str
-    runs: Mapping[str, str]  # identifier -> name
+    word: str
+    line: str
+    facts: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f"serving {', '.join(self.runs.values())} at {self.url}"
+        return self.line
 
 
-@dataclass(frozen=True)
-class Stopped(Event):
-    """The coordinator ends."""
-
-    plain: ClassVar[bool] = False
-    seconds: float
-
-    def __str__(self) -> str:
-        return f"the coordinator ends after {self.seconds:.0f} s"
+def tell(word: str, line: str, *, level: int = logging.INFO, **facts: Any) -> None:
+    """Log an event. A fact may be anything that JSON has a word for."""
+    _LOG.log(level, Event(word, line, facts))
 
 
-@dataclass(frozen=True)
-class Enrolled(Event):
-    """An invitation was used."""
+def install(*, as_json: bool, alone: bool = True) -> None:
+    """Show a coordinator's log on standard error; for a process that is koinon's own. Again: in place of the old.
 
-    client: str
-    name: str
-    kind: str  # of the key
-
-    def __str__(self) -> str:
-        return f"{self.name} has enrolled ({self.client})"
-
-
-@dataclass(frozen=True)
-class Revoked(Event):
-    """The operator has shut a party out."""
-
-    client: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.name} is shut out ({self.client})"
-
-
-@dataclass(frozen=True)
-class Joined(Event):
-    """A party takes part in a run, or is back."""
-
-    run: str
-    client: str
-    name: str
-    train_examples: int
-    held_out_examples: int
-
-    def __str__(self) -> str:
-        return f"{self.name} has joined with {self.train_examples:,} examples"
-
-
-@dataclass(frozen=True)
-class Asked(Event):
-    """A stage asks clients, for the first time or more of them."""
-
-    level: ClassVar[int] = logging.DEBUG
-    run: str
-    round: int
-    purpose: str
-    asked: int  # clients, all together
-    wanted: int  # answers
-
-    def __str__(self) -> str:
-        return f"round {self.round} ({self.purpose}) asks {self.asked} clients"
-
-
-@dataclass(frozen=True)
-class Settled(Event):
-    """A stage is over."""
-
-    level: ClassVar[int] = logging.DEBUG
-    run: str
-    round: int
-    purpose: str
-    asked: int
-    counted: int
-    lost: Mapping[str, str]  # identifier -> why
-    seconds: float | None  # since it asked first; None if an earlier process did
-
-    def __str__(self) -> str:
-        return f"round {self.round} ({self.purpose}) has {self.counted} of {self.asked} answers"
-
-
-@dataclass(frozen=True)
-class Committed(Event):
-    """A client's update is written down and counts."""
-
-    level: ClassVar[int] = logging.DEBUG
-    run: str
-    round: int
-    purpose: str
-    client: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"the update of {self.name} for round {self.round} ({self.purpose}) is here"
-
-
-@dataclass(frozen=True)
-class Refused(Event):
-    """A client's update does not count."""
-
-    level: ClassVar[int] = logging.WARNING
-    run: str
-    round: int
-    purpose: str
-    client: str
-    name: str
-    code: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"the update of {self.name} for round {self.round} ({self.purpose}) is refused: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Failed(Event):
-    """A client says that it cannot."""
-
-    level: ClassVar[int] = logging.WARNING
-    run: str
-    round: int
-    purpose: str
-    client: str
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name} cannot answer in round {self.round} ({self.purpose}): {self.reason}"
-
-
-@dataclass(frozen=True)
-class Finished(Event):
-    """A round is committed."""
-
-    plain: ClassVar[bool] = False
-    run: str
-    round: int
-    cohort: int
-    refused: int
-    lost: int
-    seconds: float
-    figures: Mapping[str, float]
-
-    @classmethod
-    def of(cls, run: str, record: RoundRecord) -> Finished:
-        """Return the event of a round's record."""
-        refused, lost = len(record.refused), len(record.lost)
-        return cls(run, record.round, record.cohort, refused, lost, record.seconds, record.figures)
-
-    def __str__(self) -> str:
-        return f"round {self.round} is done"
-
-
-@dataclass(frozen=True)
-class Changed(Event):
-    """The operator has paused, resumed or cancelled a run."""
-
-    run: str
-    name: str
-    change: str
-
-    def __str__(self) -> str:
-        return f"{self.name} is {self.change} by the operator"
-
-
-@dataclass(frozen=True)
-class Ended(Event):
-    """A run is over."""
-
-    plain: ClassVar[bool] = False
-    run: str
-    name: str
-    state: str
-    stopped: str
-    digest: str | None
-
-    def __str__(self) -> str:
-        return f"{self.name} is {self.state}: {self.stopped}"
-
-
-def tell(event: Event) -> None:
-    """Log an event."""
-    _LOG.log(event.level, event)
-
-
-def install(*, as_json: bool) -> None:
-    """Show a coordinator's log on standard error; for a process that is koinon's own. Again: in place of the old."""
+    ``alone`` is whether it has one run, whose rounds people see elsewhere.
+    """
     handler = _Stderr()
     handler.setFormatter(JsonFormatter() if as_json else PlainFormatter())
     if not as_json:
-        handler.addFilter(_is_for_people)
+        silent = (*_SAID, *_SHOWN) if alone else _SAID
+        handler.addFilter(lambda record: not (isinstance(record.msg, Event) and record.msg.word in silent))
     for name in _HEARD:
         logging.getLogger(name).handlers = [handler]
         logging.getLogger(name).propagate = False
@@ -248,15 +67,14 @@ def install(*, as_json: bool) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: ``time`` (UTC), ``level``, ``event``, and the event's own fields."""
+    """One JSON object a record: ``time`` (UTC), ``level``, ``event``, and the event's facts."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object, in one line."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         told: dict[str, Any] = {"time": at.replace("+00:00", "Z"), "level": record.levelname.lower()}
         if isinstance(event := record.msg, Event):
-            own = {field.name: getattr(event, field.name) for field in fields(event)}  # type: ignore[arg-type]
-            told |= {"event": type(event).__name__.lower(), **own}
+            told |= {"event": event.word, **event.facts}
         else:
             word = "trouble" if record.levelno >= logging.WARNING else "message"
             told |= {"event": word, "logger": record.name, "message": record.getMessage()}
@@ -282,13 +100,15 @@ class LoggedAccess(Access):
         known = {client.client for client in self.clients()}
         client = super().enrol(token, name, key, signature)
         if client.client not in known:
-            tell(Enrolled(client.client, client.name, client.key.kind.value))
+            line = f"{client.name} has enrolled ({client.client})"
+            tell("enrolled", line, client=client.client, name=client.name, kind=client.key.kind.value)
         return client
 
     def revoke(self, client: str) -> None:
         """Shut a client out."""
         super().revoke(client)
-        tell(Revoked(client, self.client(client).name))
+        name = self.client(client).name
+        tell("revoked", f"{name} is shut out ({client})", client=client, name=name)
 
 
 class LoggedLedger(Ledger):
@@ -299,15 +119,17 @@ class LoggedLedger(Ledger):
     def write_stage(self, round: int, purpose: Purpose, row: StageRow) -> None:
         """Write whom a stage asks, or whose updates made it."""
         super().write_stage(round, purpose, row)
-        now, run, asked = time.monotonic(), self.folder.name, len(row.asked)
+        at = {"run": self.folder.name, "round": round, "purpose": purpose.value, "asked": len(row.asked)}
+        where, now = f"round {round} ({purpose.value})", time.monotonic()
         if row.settled is None:
             if self._began is None or self._began[:2] != (round, purpose):
                 self._began = round, purpose, now
-            tell(Asked(run, round, purpose.value, asked, row.target))
+            tell("asked", f"{where} asks {len(row.asked)} clients", level=logging.DEBUG, **at, wanted=row.target)
             return
-        began = self._began
+        began, counted = self._began, len(row.settled)
         seconds = now - began[2] if began is not None and began[:2] == (round, purpose) else None
-        tell(Settled(run, round, purpose.value, asked, len(row.settled), dict(row.lost), seconds))
+        line = f"{where} has {counted} of {len(row.asked)} answers"
+        tell("settled", line, level=logging.DEBUG, **at, counted=counted, lost=dict(row.lost), seconds=seconds)
 
 
 class LoggedRun(FleetRun):
@@ -322,48 +144,59 @@ class LoggedRun(FleetRun):
     def join(self, member: Member) -> None:
         """Take a client in, or back."""
         super().join(member)
-        tell(Joined(self.key, member.client, member.name, member.train, member.held_out))
+        counts = {"train_examples": member.train, "held_out_examples": member.held_out}
+        line = f"{member.name} has joined {self.name} with {member.train:,} examples"
+        tell("joined", line, run=self.key, client=member.client, name=member.name, **counts)
 
     def commit(self, key: PublicKey, client: str, round: int, purpose: Purpose, word: Mapping[str, Any]) -> bool:
         """Count a client's complete upload, once."""
-        at = self.key, round, purpose.value, client, self._named(client)
+        at = self._at(client, round, purpose)
+        update = f"the update of {at['name']} for round {round} ({purpose.value})"
         try:
             known = super().commit(key, client, round, purpose, word)
         except Refusal as refusal:
             if refusal.status in (403, 422):
-                tell(Refused(*at, refusal.code, str(refusal)))
+                line, level = f"{update} is refused: {refusal}", logging.WARNING
+                tell("refused", line, level=level, **at, code=refusal.code, reason=str(refusal))
             raise
         if not known:
-            tell(Committed(*at))
+            tell("committed", f"{update} is here", level=logging.DEBUG, **at)
         return known
 
     def fail(self, client: str, round: int, purpose: Purpose, reason: str) -> None:
         """Note that a client cannot do it, and why."""
         super().fail(client, round, purpose, reason)
-        tell(Failed(self.key, round, purpose.value, client, self._named(client), reason[:_LONGEST]))
+        at, reason = self._at(client, round, purpose), reason[:_LONGEST]
+        line = f"{at['name']} cannot answer in round {round} ({purpose.value}): {reason}"
+        tell("failed", line, level=logging.WARNING, **at, reason=reason)
 
     def pause(self) -> None:
         """Rest."""
         super().pause()
-        tell(Changed(self.key, self.name, "paused"))
+        self._changed_by_operator("paused")
 
     def resume(self) -> None:
         """Go on."""
         super().resume()
-        tell(Changed(self.key, self.name, "resumed"))
+        self._changed_by_operator("resumed")
 
     def cancel(self) -> None:
         """End the run before its time."""
         super().cancel()
-        tell(Changed(self.key, self.name, "cancelled"))
+        self._changed_by_operator("cancelled")
 
     def end(self, **ended: Any) -> None:
         """Write down why the run is over."""
         super().end(**ended)
-        tell(Ended(self.key, self.name, ended["state"], ended["stopped"], ended.get("digest")))
+        told: dict[str, Any] = {name: ended.get(name) for name in ("state", "stopped", "digest")}
+        tell("ended", f"{self.name} is {told['state']}: {told['stopped']}", run=self.key, name=self.name, **told)
 
-    def _named(self, client: str) -> str:
-        return self.members[self.members.position(client)].name if client in self.members else client
+    def _changed_by_operator(self, change: str) -> None:
+        tell("changed", f"{self.name} is {change} by the operator", run=self.key, name=self.name, change=change)
+
+    def _at(self, client: str, round: int, purpose: Purpose) -> dict[str, Any]:
+        name = self.members[self.members.position(client)].name if client in self.members else client
+        return {"run": self.key, "round": round, "purpose": purpose.value, "client": client, "name": name}
 
 
 class _Stderr(logging.Handler):
@@ -375,10 +208,6 @@ class _Stderr(logging.Handler):
             sys.stderr.flush()
         except OSError:
             pass  # nobody reads it any more
-
-
-def _is_for_people(record: logging.LogRecord) -> bool:
-    return not isinstance(record.msg, Event) or record.msg.plain
 
 
 def _finite(value: Any) -> Any:

@@ -23,13 +23,13 @@ def routes(house: House, look: Callable[[], dict[str, Any]]) -> list[Route]:
         house.operated(request)
         status = await asyncio.to_thread(look)
         registry = CollectorRegistry()
-        registry.register(_Collector(status))
+        registry.register(Collector(status))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return [Route("/metrics", answer)]
 
 
-class _Collector:
+class Collector:
     """One status as metric families."""
 
     def __init__(self, status: dict[str, Any]) -> None:
@@ -41,20 +41,22 @@ class _Collector:
         figures = GaugeMetricFamily("koinon_figure", "A figure of the last finished round.", labels=["run", "figure"])
         states = GaugeMetricFamily("koinon_run_state", "1 for the state that a run is in.", labels=["run", "state"])
         clients = GaugeMetricFamily("koinon_clients", "Clients by standing.", labels=["run", "standing"])
-        received = GaugeMetricFamily("koinon_client_received_bytes", "Update bytes received.", labels=["run", "client"])
-        sent = GaugeMetricFamily("koinon_client_sent_bytes", "Model bytes sent.", labels=["run", "client"])
+        party = ["run", "client", "name"]  # two may bear a name, one after the other
+        received = GaugeMetricFamily("koinon_client_received_bytes", "Update bytes received.", labels=party)
+        sent = GaugeMetricFamily("koinon_client_sent_bytes", "Model bytes sent.", labels=party)
         for run in self._status["runs"]:
             name = run["name"]
             rounds.add_metric([name], run["round"])
             states.add_metric([name, run["state"]], 1)
             last = run["history"][-1] if run["history"] else {}
             for figure, value in last.items():
-                if isinstance(value, float) and figure != "round":
+                if isinstance(value, float):
                     figures.add_metric([name, figure], value)
             standings = [client["standing"] for client in run["clients"]]
             for standing in sorted(set(standings)):
                 clients.add_metric([name, standing], standings.count(standing))
             for client in run["clients"]:
-                received.add_metric([name, client["name"]], client["bytes_received"])
-                sent.add_metric([name, client["name"]], client["bytes_sent"])
+                party = [name, client["client"], client["name"]]
+                received.add_metric(party, client["bytes_received"])
+                sent.add_metric(party, client["bytes_sent"])
         return [rounds, figures, states, clients, received, sent]

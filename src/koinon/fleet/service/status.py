@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from koinon.core.events import RoundRecord
+from koinon.fleet.coordinator.access import Client
 from koinon.fleet.coordinator.figures import Figures
 from koinon.fleet.coordinator.machine import Standing
 from koinon.fleet.coordinator.machine import State as MachineState
@@ -13,48 +12,24 @@ from koinon.fleet.coordinator.members import Fared
 from koinon.fleet.service.client_calls import state_of
 from koinon.fleet.service.house import House, ServedRun
 
-_SHOWN_ROUNDS = 1000
 
-
-class Histories:
-    """Every run's finished rounds, for those who look."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, list[RoundRecord]] = {}
-
-    def add(self, run: str, *records: RoundRecord) -> None:
-        """Keep rounds of a run; one that is known already takes the place of the old."""
-        for record in records:
-            kept = [old for old in self._records.get(run, []) if old.round < record.round]
-            self._records[run] = [*kept, record]
-
-    def of(self, run: str) -> list[dict[str, Any]]:
-        """Return the last rounds of a run; JSON has no word for a figure that is not finite, so it becomes None."""
-        rows = (record.to_json() for record in self._records.get(run, [])[-_SHOWN_ROUNDS:])
-        return [{name: value if _sayable(value) else None for name, value in row.items()} for row in rows]
-
-
-def _sayable(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def status(house: House, histories: Histories, began: float) -> dict[str, Any]:
+def status(house: House, began: float) -> dict[str, Any]:
     """Return the status; ``began`` is when the coordinator started, by its clock."""
     return {
         "version": house.version,
         "url": house.url,
         "seconds": house.clock() - began,
-        "runs": [_run(house, served, histories) for served in house.runs.values()],
-        "clients": [_party(house, client.client) for client in house.access.clients()],
+        "runs": [_run(house, served) for served in house.runs.values()],
+        "clients": [_party(house, client) for client in house.access.clients()],
         "invitations_open": house.access.invitations_open(),
     }
 
 
-def _run(house: House, served: ServedRun, histories: Histories) -> dict[str, Any]:
+def _run(house: House, served: ServedRun) -> dict[str, Any]:
     run = served.run
     machine, job, now = run.snapshot()
     ended = run.ended or {}
-    history = histories.of(run.key)
+    history = served.finished.shown()
     return {
         "run": run.key,
         "name": served.name,
@@ -145,14 +120,13 @@ def _figures(own: Figures | None, now: float) -> dict[str, Any]:
     }
 
 
-def _party(house: House, client: str) -> dict[str, Any]:
-    known = house.access.client(client)
-    now = house.clock()
-    heard = [now - run.run.figures[client].heard for run in house.runs.values() if client in run.run.figures]
+def _party(house: House, party: Client) -> dict[str, Any]:
+    books = [served.run.figures for served in house.runs.values()]
+    heard = [house.clock() - book[party.client].heard for book in books if party.client in book]
     return {
-        "client": client,
-        "name": known.name,
-        "kind": known.key.kind.value,
-        "revoked": known.revoked,
+        "client": party.client,
+        "name": party.name,
+        "kind": party.key.kind.value,
+        "revoked": party.revoked,
         "seconds_since_heard": min(heard, default=None),
     }

@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
-class Listener:
+class Door:
     """A bound socket, the certificate shown on it, and the authority that callers' certificates must be of, if any."""
 
     bound: socket.socket
@@ -35,7 +35,7 @@ class Listener:
 
 
 def serve(
-    app: Starlette, listeners: Sequence[Listener], until: Callable[[], Awaitable[None]], proxies: Sequence[str] = ()
+    app: Starlette, doors: Sequence[Door], until: Callable[[], Awaitable[None]], proxies: Sequence[str] = ()
 ) -> None:
     """Serve until ``until`` returns, or a signal comes: then what the process does at that signal is done at the end.
 
@@ -45,23 +45,21 @@ def serve(
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every client that waits holds a connection
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        told = runner.run(_serve([_uvicorn(app, listener, proxies) for listener in listeners], listeners, until))
+        told = runner.run(_serve([_uvicorn(app, door, proxies) for door in doors], doors, until))
     if told is not None:
         signal.signal(told, before[told])
         signal.raise_signal(told)
 
 
 async def _serve(
-    servers: Sequence[_Server], listeners: Sequence[Listener], until: Callable[[], Awaitable[None]]
+    servers: Sequence[_Server], doors: Sequence[Door], until: Callable[[], Awaitable[None]]
 ) -> signal.Signals | None:
     """Serve; return the signal that ended it, if one did."""
     told: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, _tell, told, number)
-    serving = [
-        asyncio.create_task(server.serve([listener.bound])) for server, listener in zip(servers, listeners, strict=True)
-    ]
+    serving = [asyncio.create_task(server.serve([door.bound])) for server, door in zip(servers, doors, strict=True)]
     over = asyncio.ensure_future(until())
     ends: list[asyncio.Future[Any]] = [over, told, *serving]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -86,8 +84,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _uvicorn(app: Starlette, listener: Listener, proxies: Sequence[str]) -> _Server:
-    certificate, authority = listener.certificate, listener.client_authority
+def _uvicorn(app: Starlette, door: Door, proxies: Sequence[str]) -> _Server:
+    certificate, authority = door.certificate, door.client_authority
     config = uvicorn.Config(
         app,
         http=BulkProtocol,

@@ -1,0 +1,87 @@
+"""What a coordinator serves, and how and where."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from koinon.core.events import Listener
+from koinon.privacy.budget import PrivacyBudget
+from koinon.round.training import FederatedTraining
+
+CHUNK_BYTES = 4 << 20
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedApp:
+    """An app to serve, with every choice made."""
+
+    name: str
+    agreement: Mapping[str, Any]  # what every party must have, too
+    training: FederatedTraining  # over whatever data; the run's members take its place
+    engine: str
+    listen: Listener
+    privacy: PrivacyBudget | None = None
+    privacy_test_mode: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a coordinator serves."""
+
+    folder: Path
+    version: str
+    host: str = "127.0.0.1"
+    port: int = 8443
+    url: str | None = None  # as participants reach it; None: from host and port
+    database: str | None = None
+    blobs: str | None = None  # URL of fsspec where finished models are copied to
+    plain_http: bool = False
+    certificate: tuple[Path, Path] | None = None  # the user's own, with its key
+    client_authority: Path | None = None  # mTLS: who signs the clients' certificates
+    client_listen: tuple[str, int] | None = None  # where they are asked for; None: everywhere
+    origins: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()  # addresses whose word on who calls is taken: X-Forwarded-For
+    invitations: int = 1
+    stay: bool = False
+    chunk_bytes: int = CHUNK_BYTES
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a coordinator is reached: by its parties, by a browser, and by the operator's commands beside it."""
+
+    parties: str
+    page: str
+    operator: str
+
+    @classmethod
+    def of(cls, settings: Settings, port: int, clients_port: int | None = None) -> Addresses:
+        """Return them for the ports that are listened on, the second where clients must show certificates.
+
+        The operator's commands take no way out of the machine: the parties' address may lead nowhere from inside.
+        """
+        scheme = "http" if settings.plain_http else "https"
+        host = socket.gethostname() if settings.host in _EVERYWHERE else settings.host
+        parties = settings.url or f"{scheme}://{_bracketed(host)}:{clients_port or port}"
+        page = parties
+        if clients_port is not None:  # a browser has no certificate to show
+            page = f"{scheme}://{_bracketed(urlsplit(parties).hostname or host)}:{port}"
+        if settings.certificate is not None:  # which names the parties' address alone
+            return cls(parties, page, page)
+        beside = "localhost" if settings.host in _EVERYWHERE else settings.host
+        return cls(parties, page, f"{scheme}://{_bracketed(beside)}:{port}")
+
+    def hosts(self) -> list[str]:
+        """Return every name that a certificate has to have."""
+        named = [urlsplit(url).hostname or "" for url in (self.parties, self.page, self.operator)]
+        return list(dict.fromkeys(["localhost", "127.0.0.1", socket.gethostname(), *named]))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
