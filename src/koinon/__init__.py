@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from koinon.channel.local_privacy import LocalGaussian as LocalGaussian
     from koinon.channel.noise import GaussianNoise as GaussianNoise
     from koinon.channel.quantise import Quantise as Quantise
+    from koinon.channel.secure_sum import SecureSum as SecureSum
     from koinon.core.algorithm import Algorithm as Algorithm
     from koinon.core.algorithm import Synchronous as Synchronous
     from koinon.core.types import Batch as Batch
@@ -116,6 +117,7 @@ _HOMES = {
     "koinon.channel.local_privacy": ("LocalGaussian",),
     "koinon.channel.noise": ("GaussianNoise",),
     "koinon.channel.quantise": ("Quantise",),
+    "koinon.channel.secure_sum": ("SecureSum",),
     "koinon.core.algorithm": ("Algorithm", "Synchronous"),
     "koinon.core.types": ("Batch", "Task", "Update"),
     "koinon.data.dataset": ("FederatedDataset", "federate"),

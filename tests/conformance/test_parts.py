@@ -21,6 +21,7 @@ from koinon.channel.correlated_noise import CorrelatedNoise
 from koinon.channel.local_privacy import LocalGaussian
 from koinon.channel.noise import GaussianNoise
 from koinon.channel.quantise import Quantise
+from koinon.channel.secure_sum import SecureSum
 from koinon.core.wire import Wire
 from koinon.data.dataset import federate
 from koinon.data.partition import IID, Dirichlet, NaturalColumn, QuantitySkew, Shards
@@ -144,6 +145,11 @@ BOUNDED = Wire(l2_bound=1.0)
     "transform", [GaussianNoise(1.0), CorrelatedNoise(1.0, 4), LocalGaussian(1.0), LocalGaussian(20.0, 1e-8)], ids=repr
 )
 def test_noise(transform) -> None:
+    check_transform(transform, before=BOUNDED)
+
+
+@pytest.mark.parametrize("transform", [SecureSum(), SecureSum(fraction_bits=8, largest_weight=1)], ids=repr)
+def test_hiding(transform) -> None:
     check_transform(transform, before=BOUNDED)
 
 

@@ -80,11 +80,14 @@ class Algorithm:
                 f"{self.aggregator!r} reads {needs.value}, but this runtime adds all updates up. "
                 "Use a runtime that keeps them apart (local, processes), or Mean()."
             )
-        if wire.stateful_by is not None and Offers.CLIENT_STATE not in offers:
-            raise CompositionError(
-                f"{wire.stateful_by} keeps state on each client, but this runtime offers none. "
-                f"Use a runtime that offers client state (local, processes), or drop {wire.stateful_by}."
-            )
+        for by, offer, what in (
+            (wire.opaque_by, Offers.HANDSHAKE, "exchanges messages with the clients"),
+            (wire.stateful_by, Offers.CLIENT_STATE, "keeps state on each client"),
+        ):
+            if by is not None and offer not in offers:
+                raise CompositionError(
+                    f"{by} {what}, but this runtime offers no {offer.value}. Use local or processes, or drop {by}."
+                )
         for step in self.private:
             step.check_algorithm(self)
         return wire

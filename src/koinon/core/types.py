@@ -94,6 +94,7 @@ class Rows:
     accepted: Array  # bool [n, leaves]: which leaves of the update were acceptable
     leaves: tuple[str, ...]  # the names of those leaves
     lost: Mapping[int, str] = field(default_factory=dict)  # clients that were asked and sent nothing, and why
+    pooled: Mapping[str, Array] | None = None  # the metrics' sums, where those of single clients are hidden
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -105,6 +106,8 @@ class Rows:
 
     def sums(self) -> dict[str, Array]:
         """Add the metrics of the accepted clients in float64, in client order: no chunk shows."""
+        if self.pooled is not None:
+            return dict(self.pooled)
         order = np.argsort(self.clients, kind="stable")
         kept = order[self.accepted[order].all(axis=1)]
         return {name: np.asarray(column)[kept].astype(np.float64).sum(axis=0) for name, column in self.metrics.items()}

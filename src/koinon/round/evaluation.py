@@ -72,7 +72,9 @@ def federated(model: Model, rows: Rows, each: Mapping[int, Mapping[str, float]])
 
 
 def client_figures(model: Model, rows: Rows) -> dict[int, dict[str, float]]:
-    """Return each client's own figures and its number of examples, by position in the dataset."""
+    """Return each client's own figures and its number of examples, by position in the dataset; none if they are hidden."""
+    if rows.pooled is not None:
+        return {}
     return {
         int(client): {
             EXAMPLES: float(rows.metrics[EXAMPLES][i]),

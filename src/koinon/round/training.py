@@ -15,10 +15,12 @@ from koinon.core.protocols import Budgeted, Dataset
 from koinon.core.types import Job, Partial, Purpose, RoundFacts, Rows, Tasks, Variables
 from koinon.errors import ConfigurationError
 from koinon.metrics import EXAMPLES
+from koinon.privacy.hiding import hiding
 from koinon.privacy.mechanism import Mechanism
 from koinon.privacy.releases import Releases
 from koinon.privacy.sampling import Scheduled
 from koinon.round.evaluation import client_figures, federated
+from koinon.round.hidden import hidden
 from koinon.round.settle import settle
 from koinon.round.stopping import Stop, Watch
 from koinon.tree import Array, Tree
@@ -119,6 +121,8 @@ class FederatedTraining:
 
     def absorb(self, state: State, total: Partial) -> State:
         """Return the state after a job's total."""
+        if (step := hiding(self.plan.algorithm)) is not None and state.phase is not Purpose.TEST:
+            total = hidden(step, state.phase, total, self.plan.data.names)
         if state.phase is Purpose.TRAIN:
             return self._settled(state, total)
         figures = dict(state.figures)

@@ -20,7 +20,7 @@ class Local:
     such thread gives the results of every other runtime: ``koinon.runtimes.choose`` sees to that.
     """
 
-    offers = frozenset({Offers.CLIENT_STATE, Offers.COMPILED, Offers.APART})
+    offers = frozenset({Offers.CLIENT_STATE, Offers.COMPILED, Offers.APART, Offers.HANDSHAKE})
 
     def __init__(self, engine: str = "jax") -> None:
         self.engine = engine

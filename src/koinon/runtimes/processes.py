@@ -45,7 +45,7 @@ class Processes:
     dies is replaced once per round and its chunk computed again: nothing of it had been added.
     """
 
-    offers = frozenset({Offers.CLIENT_STATE, Offers.COMPILED, Offers.APART})
+    offers = frozenset({Offers.CLIENT_STATE, Offers.COMPILED, Offers.APART, Offers.HANDSHAKE})
 
     def __init__(self, workers: int | None = None, engine: str = "jax", *, seconds: float = 3600.0) -> None:
         count = cores() if workers is None else workers

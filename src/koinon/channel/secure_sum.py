@@ -1,0 +1,80 @@
+"""Secure sum: clients mask what they send, and only the sum of a round is ever seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from koinon import exact, tree
+from koinon.core.ranges import whole
+from koinon.core.types import Context
+from koinon.core.wire import Domain, Wire
+from koinon.errors import CompositionError, ConfigurationError
+from koinon.tree import Array, Tree
+
+_LARGEST_FRACTION = 30  # what the exact sum keeps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureSum:
+    """Show the server only the sum of a round's updates, weights and metric sums.
+
+    Numbers are cut to multiples of ``2**-fraction_bits``, towards 0, so that no norm grows. Weights are whole numbers up
+    to ``largest_weight``: a client that weighs more does not take part. Fewer than ``least`` clients are never added up. What travels is masked in
+    the narrowest ring of 16, 32 or 64 bits in which no sum of the cohort wraps (Bonawitz et al., "Practical Secure
+    Aggregation", CCS 2017). In simulation nothing is masked: the very sum that the masks would leave is computed, and
+    figures of single clients are dropped.
+    """
+
+    fraction_bits: int = 20
+    largest_weight: int = 4096
+    least: int = 3
+
+    def __post_init__(self) -> None:
+        whole(self, "fraction_bits")
+        whole(self, "largest_weight")
+        whole(self, "least", least=3)
+        if self.fraction_bits > _LARGEST_FRACTION or self.largest_weight >= exact.LARGEST_WEIGHT:
+            raise ConfigurationError(
+                f"SecureSum has at most {_LARGEST_FRACTION} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
+                f"found {self!r}."
+            )
+
+    def check(self, wire: Wire) -> Wire:
+        """Return the facts of hidden integers; refuse what is unbounded, coded or hidden already."""
+        if wire.opaque_by is not None:
+            raise CompositionError(f"{self!r} follows {wire.opaque_by}: one of the two is enough. Drop the other.")
+        if wire.domain is not Domain.REAL or not wire.additive:
+            raise CompositionError(
+                f"{self!r} adds up numbers, but receives {wire.domain.value} ones that mean something one by one only. Drop the "
+                "codec before it: masked numbers take no more room than they need."
+            )
+        if wire.l2_bound is None:
+            raise CompositionError(
+                f"{self!r} needs a bounded update, or its ring could wrap. Put Clip before it, after all that may lengthen "
+                "an update."
+            )
+        return replace(wire, domain=Domain.INTEGER, opaque_by=repr(self))
+
+    def init(self, value: Tree) -> Tree:
+        """Return nothing."""
+        return {}
+
+    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
+        """Return the update on the grid of the sum, in float32."""
+        factor = 2.0**self.fraction_bits
+
+        def on_grid(x: Array) -> Array:
+            xp = tree.namespace(x)
+            return xp.trunc(x * xp.float32(factor)) * xp.float32(1 / factor)
+
+        return tree.map(on_grid, value), state
+
+    def decode(self, payload: Tree, context: Context) -> Tree:
+        """Return the payload: nothing is undone."""
+        return payload
+
+    def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
+        """Return the bytes in a ring of 32 bits, or of 64 where the largest weight leaves too few for 64 clients."""
+        wide = self.fraction_bits + (self.largest_weight - 1).bit_length() + 8 > 32
+        return (8 if wide else 4) * sum(sizes.values())

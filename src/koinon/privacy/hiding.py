@@ -1,0 +1,25 @@
+"""What a step says under which the server learns a round's sum and nothing of what made it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from koinon.core.algorithm import Algorithm
+
+
+@runtime_checkable
+class Hiding(Protocol):
+    """A step under which updates, weights and metric sums are seen added up, and none of them by itself."""
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest weight of one client that there is room for."""
+
+    @property
+    def least(self) -> int:
+        """The fewest clients whose sum may be known."""
+
+
+def hiding(algorithm: Algorithm) -> Hiding | None:
+    """Return the step of an algorithm's channel that hides single updates, or None."""
+    return next((step for step in algorithm.channel if isinstance(step, Hiding)), None)

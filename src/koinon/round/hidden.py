@@ -1,0 +1,48 @@
+"""What is left of a round's rows under a step that hides single clients: who is in the sum, and the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from koinon.core.types import Partial, Purpose, Rows
+from koinon.errors import ConfigurationError
+from koinon.privacy.hiding import Hiding
+from koinon.privacy.secure_sum.layout import SUM_SCALE
+from koinon.tree import Array
+
+
+def hidden(step: Hiding, purpose: Purpose, partial: Partial, names: Sequence[str]) -> Partial:
+    """Return a simulated round as a server would see it; one that is hidden already is returned as it is.
+
+    Raises ConfigurationError for a client that weighs too much and for fewer clients than may be known the sum of.
+    """
+    rows = partial.rows
+    if rows.pooled is not None:
+        return partial
+    if purpose is Purpose.TRAIN:
+        _check(step, rows, names)
+    kept = rows.accepted.all(axis=1)
+    if np.count_nonzero(kept) < step.least:
+        raise ConfigurationError(
+            f"{step!r} adds up at least {step.least} clients, and this round has {np.count_nonzero(kept)} "
+            f"({purpose.value}). Draw more clients a round, or lower least to no less than 3."
+        )
+    pooled = {name: _sum(np.asarray(column)[kept]) for name, column in rows.metrics.items()}
+    return replace(partial, rows=replace(rows, weights=kept.astype(np.float32), metrics={}, pooled=pooled))
+
+
+def _check(step: Hiding, rows: Rows, names: Sequence[str]) -> None:
+    heaviest = int(np.argmax(rows.weights)) if len(rows) else 0
+    if len(rows) and rows.weights[heaviest] > step.largest_weight:
+        raise ConfigurationError(
+            f"{names[int(rows.clients[heaviest])]!r} weighs {rows.weights[heaviest]:.0f}, and {step!r} has room for "
+            f"{step.largest_weight}. Raise largest_weight, or let every client weigh 1 (Weighting.UNIFORM)."
+        )
+
+
+def _sum(column: Array) -> Array:
+    """Return a sum in the steps in which clients send it: no order of the clients can change it."""
+    return np.rint(column.astype(np.float64) * SUM_SCALE).sum(axis=0) / SUM_SCALE
