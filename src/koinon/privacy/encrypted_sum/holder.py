@@ -1,0 +1,170 @@
+"""The key holder's half: who it is asked about, what it refuses, what it writes down before it decrypts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
+
+import numpy as np
+
+from koinon.errors import ConfigurationError, FleetError, FormatError, StoreError
+from koinon.privacy.encrypted_sum import binary, ciphertexts, lattice, packing
+from koinon.privacy.encrypted_sum.keys import SMALLEST_FLOOR, SecretKey
+from koinon.privacy.encrypted_sum.packing import Totals
+from koinon.privacy.encrypted_sum.pads import LONGEST_NAME, Pad, Round, SealedPad, Verify, without
+from koinon.privacy.encrypted_sum.parameters import DEGREE, Parameters
+from koinon.tree import Array
+
+_REQUEST = b"koinon decryption request 1\n"
+_LONGEST_PARAMETERS = 1 << 10
+_FINGERPRINT = 32
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a coordinator asks: the sum of these clients, in this round."""
+
+    round: Round
+    pads: tuple[SealedPad, ...]
+    total: bytes | memoryview
+
+    def to_bytes(self) -> bytes:
+        """Return the message."""
+        parts = (self.round.run.encode(), self.round.parameters.text())
+        head = b"".join(map(binary.field, parts)) + binary.number(self.round.number) + self.round.key
+        pads = b"".join(pad.to_bytes() for pad in self.pads)
+        return b"".join((_REQUEST, head, binary.number(len(self.pads)), pads, self.total))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return the request of :meth:`to_bytes`. Raises FormatError for anything else."""
+        reader = binary.Reader(data, _REQUEST, "A decryption request")
+        run, parameters = reader.line(LONGEST_NAME), Parameters.from_text(reader.field(_LONGEST_PARAMETERS))
+        number, key = reader.number((1 << 32) - 1), bytes(reader.take(_FINGERPRINT))
+        try:
+            round = Round(run=run, number=number, parameters=parameters, key=key)
+        except ConfigurationError as error:
+            raise FormatError(str(error)) from error
+        pads = tuple(SealedPad.read(reader) for _ in range(reader.number(parameters.cohort)))
+        return cls(round, pads, reader.rest())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the message, in hex."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The latest round of each run that was decrypted, and the request: what a key holder never forgets."""
+
+    rounds: Mapping[str, tuple[int, str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def with_request(self, request: Request) -> Self:
+        """Return this with the request in it. Raises FleetError for a round that is over, or one asked about otherwise."""
+        run, number, digest = request.round.run, request.round.number, request.digest
+        latest, known = self.rounds.get(run, (-1, ""))
+        if number < latest or (number == latest and digest != known):
+            raise FleetError(
+                f"Round {number} of {run!r} will not be decrypted: round {latest} was, and a round has one sum only, "
+                "asked for in one way. Go on with the next round."
+            )
+        return type(self)(MappingProxyType({**self.rounds, run: (number, digest)}))
+
+    def to_bytes(self) -> bytes:
+        """Return JSON, for a file."""
+        return json.dumps({"format": _FORMAT, "rounds": dict(self.rounds)}, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return what :meth:`to_bytes` wrote. Raises StoreError for anything else."""
+        try:
+            found = json.loads(data)
+            if found["format"] != _FORMAT:
+                raise ValueError(f"its format is {found['format']!r}")
+            return cls(
+                MappingProxyType({run: (int(number), str(own)) for run, (number, own) in found["rounds"].items()})
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreError(
+                f"What a key holder has decrypted cannot be read ({error!r}). Restore it from a copy; without it the holder "
+                "would decrypt a second sum of a round, so make a new key instead."
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyHolder:
+    """Decrypts sums for a coordinator it does not trust.
+
+    ``verify`` knows the clients and their keys, from a list that the coordinator cannot change: clients that it made up
+    would be taken for a crowd. The floor is that of the public key.
+    """
+
+    secret: SecretKey
+    verify: Verify
+
+    def __post_init__(self) -> None:
+        if self.floor < SMALLEST_FLOOR:
+            raise ConfigurationError(f"A floor of {self.floor} is no sum. Make a key with at least {SMALLEST_FLOOR}.")
+
+    @property
+    def floor(self) -> int:
+        """The fewest clients of whom a sum is decrypted."""
+        return self.secret.public.floor
+
+    def answer(self, request: Request, answered: Answered, keep: Callable[[Answered], None]) -> Totals:
+        """Return the totals of a request, after ``keep`` has put the new state where a crash does not take it.
+
+        The same request again has the same answer. Raises FleetError for a request that is refused: another key, too few
+        clients or too many, one of them twice, a signature or a seal that does not hold, a round that is over. Raises it
+        too where the ciphertext is not the sum of these clients; that round is then over, and no number is returned.
+        """
+        self._admit(request)
+        body = ciphertexts.summed(request.total, request.round)
+        pads = [pad.opened(request.round, self.secret) for pad in request.pads]
+        keep(answered.with_request(request))
+        return self._decrypted(request.round.parameters, body, pads)
+
+    def _admit(self, request: Request) -> None:
+        round, names = request.round, [pad.client for pad in request.pads]
+        if round.key != self.secret.public.fingerprint:
+            raise FleetError(f"The request is for the key {round.key.hex()}. Ask the key holder who has it.")
+        if len(names) < self.floor:
+            raise FleetError(f"{len(names)} clients are no crowd: this key decrypts sums of at least {self.floor}.")
+        if len(names) > round.parameters.cohort or len(set(names)) < len(names):
+            raise FleetError(
+                f"The request names {len(names)} clients, {len(set(names))} of them different, for a cohort of "
+                f"{round.parameters.cohort}. Name everybody in the sum once."
+            )
+        for pad in request.pads:
+            if not pad.verified(round, self.verify):
+                raise FleetError(
+                    f"{pad.client!r} is not on the key holder's list, or has not signed this round with these parameters "
+                    "for this key."
+                )
+
+    def _decrypted(self, parameters: Parameters, body: memoryview, pads: list[Pad]) -> Totals:
+        mask = np.uint64((1 << parameters.plain_bits) - 1)
+        plaintexts = np.empty((parameters.ciphertexts, DEGREE), np.uint64)
+        with lattice.opened(parameters.plain_bits) as seal:
+            decrypt = seal.decryptor(self.secret.lattice)
+            for index, plaintext in enumerate(plaintexts):
+                own = body[index * ciphertexts.SUM_BYTES : (index + 1) * ciphertexts.SUM_BYTES]
+                found, _ = decrypt(ciphertexts.polynomials(own))
+                plaintext[:] = without(found, index, pads) & mask
+        _refuse_other_sums(plaintexts, len(pads))
+        return packing.unpacked(parameters, plaintexts, len(pads))
+
+
+def _refuse_other_sums(plaintexts: Array, clients: int) -> None:
+    """Raise FleetError unless each plaintext counts the clients whose pads were taken off."""
+    if (plaintexts[:, 0] != clients).any():
+        raise FleetError(
+            f"The ciphertext is not the sum of these {clients} clients: one is missing, or there twice, or the sum was changed "
+            "or made for another key. This round is not decrypted; look into it before the next one."
+        )

@@ -1,0 +1,24 @@
+"""Who is trusted with what, in the words that a command, a report and a page print."""
+
+from __future__ import annotations
+
+
+def statement(floor: int, signed_list: bool) -> tuple[str, ...]:
+    """Return what an encrypted sum protects from, a line each.
+
+    ``signed_list`` says that the key holder knows the clients' keys from a list which the coordinator cannot change.
+    """
+    crowd = (
+        f"The coordinator learns no update, whatever it does: only sums of at least {floor} clients, one a round."
+        if signed_list
+        else "The coordinator can invent clients, so this protects from an honest but curious one only."
+    )
+    return (
+        crowd,
+        "The key holder learns the sums. It receives no client's ciphertext and must not: it could open it.",
+        "Coordinator and key holder together learn every update.",
+        f"A sum says something about each client in it; clients that tell the coordinator theirs count among the {floor}.",
+        "A client can spoil a sum, unseen, with numbers that do not fit.",
+        "The coordinator can leave clients out, and falsify the model that it makes of a sum.",
+        "This protocol has had no external review.",
+    )
