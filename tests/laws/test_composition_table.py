@@ -102,7 +102,7 @@ def test_every_rule_goes_with_dp_sgd_on_the_clients(rule: Any) -> None:
 @pytest.mark.parametrize("rule", [*EACH, *GROUPS], ids=repr)
 def test_a_runtime_that_only_adds_up_has_no_robust_rule(rule: Any) -> None:
     said = refusal(combined(rule, "plain"), frozenset(Offers) - {Offers.APART})
-    assert said.startswith(repr(rule)) and "Use a runtime that keeps them apart (local, processes), or Mean()" in said
+    assert said.startswith(repr(rule)) and "no updates apart. Use one that does (local, processes), or Mean()" in said
 
 
 @pytest.mark.parametrize("codec", [kn.Quantise(), kn.Bfloat16()], ids=repr)

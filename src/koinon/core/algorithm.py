@@ -70,24 +70,18 @@ class Algorithm:
         wires, needs = self.wires(), self.aggregator.needs
         wire, coded = wires[-1][1], next((name for name, after in wires if not after.additive), None)
         reads = f"{coded} is decoded update by update" if coded else f"{self.aggregator!r} reads {needs.value}"
-        if wire.opaque_by is not None and (coded is not None or needs is not Needs.SUM):
-            raise CompositionError(
-                f"{reads}, but {wire.opaque_by} shows the server only the sum of all. "
-                f"Use {'no codec' if coded else 'Mean()'}, or drop {wire.opaque_by}."
-            )
-        if needs is not Needs.SUM and Offers.APART not in offers:
-            raise CompositionError(
-                f"{self.aggregator!r} reads {needs.value}, but this runtime adds all updates up. "
-                "Use a runtime that keeps them apart (local, processes), or Mean()."
-            )
+        if (by := wire.opaque_by) is not None and (coded is not None or needs is not Needs.SUM):
+            why, other = f"{reads}, but {by} shows the server only the sum of all", "no codec" if coded else "Mean()"
+            raise CompositionError(f"{why}. Use {other}, or drop {by}.")
         for by, offer, what in (
+            (None if needs is Needs.SUM else repr(self.aggregator), Offers.APART, f"reads {needs.value}"),
             (wire.opaque_by, Offers.HANDSHAKE, "exchanges messages with the clients"),
             (wire.stateful_by, Offers.CLIENT_STATE, "keeps state on each client"),
         ):
             if by is not None and offer not in offers:
-                raise CompositionError(
-                    f"{by} {what}, but this runtime offers no {offer.value}. Use local or processes, or drop {by}."
-                )
+                other = "Mean()" if offer is Offers.APART else f"drop {by}"
+                why = f"{by} {what}, but this runtime offers no {offer.value}"
+                raise CompositionError(f"{why}. Use one that does (local, processes), or {other}.")
         for step in self.private:
             step.check_algorithm(self)
         return wire
