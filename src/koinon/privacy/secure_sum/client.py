@@ -1,0 +1,377 @@
+"""A client's half: from its keys to the shares it opens. Each step takes a record and gives the next.
+
+The participant writes the record down *before* it sends what came with it. Everything a client draws comes from 32 bytes
+of entropy, so a step that is done again after a crash says the same, byte for byte; masking throws them away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from koinon.errors import ProtocolError
+from koinon.privacy.secure_sum import masks, shamir
+from koinon.privacy.secure_sum.messages import (
+    Cohort,
+    Delivery,
+    PublicKeys,
+    Request,
+    Sign,
+    SignedKeys,
+    Survivors,
+    Verify,
+    agreement_message,
+    keys_text,
+    shares_message,
+    unmasking_message,
+)
+from koinon.privacy.secure_sum.neighbours import quorum
+from koinon.privacy.secure_sum.primitives import (
+    KEY_BYTES,
+    PROTOCOL,
+    KeyPair,
+    Role,
+    derive,
+    digest,
+    public_half,
+    seal,
+    stream,
+    unseal,
+)
+from koinon.privacy.secure_sum.ring import Vector
+from koinon.privacy.secure_sum.terms import Floors, Past, Terms
+from koinon.privacy.secure_sum.wire import Kind, kind_of
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a client has drawn for one attempt, all of it from its entropy."""
+
+    entropy: bytes
+    terms: bytes  # their digest
+
+    def secret(self, role: Role) -> bytes:
+        """Return the 32 bytes for a role."""
+        return derive(self.entropy, self.terms, role)
+
+    def public(self) -> PublicKeys:
+        """Return what the others may know."""
+        cipher, mask = (public_half(self.secret(role)) for role in (Role.CIPHER_KEY, Role.MASK_KEY))
+        return PublicKeys(cipher, mask, commitment(self.secret(Role.SELF_SEED)))
+
+    def holders(self, cohort: Cohort, me: int) -> tuple[int, ...]:
+        """Return who holds shares of this client's secrets: all, itself too, or k others that nobody could foretell.
+
+        They are drawn by the client once it has seen everybody's keys, so neither the coordinator nor other members can
+        steer who they are: the neighbours of the k least of 128-bit random numbers.
+        """
+        count, k = len(cohort), cohort.degree.neighbours
+        if cohort.complete:
+            return tuple(range(count))
+        key = derive(self.entropy, cohort.transcript, Role.HOLDERS)
+        words = np.frombuffer(stream(key, 16 * count), "<u8").reshape(count, 2)
+        order = np.lexsort(words.T)
+        return tuple(sorted(order[order != me][:k].tolist()))
+
+    def shares(self, cohort: Cohort, me: int) -> dict[int, bytes]:
+        """Return for each holder its share of the own mask's seed and its share of the mask key, 64 bytes."""
+        holders, threshold = self.holders(cohort, me), cohort.degree.threshold
+        key = derive(self.entropy, cohort.transcript, Role.DEALING)
+        coefficients = stream(key, 2 * KEY_BYTES * (threshold - 1))
+        half = len(coefficients) // 2
+        seed = shamir.split(self.secret(Role.SELF_SEED), holders, threshold, coefficients[:half])
+        mask = shamir.split(self.secret(Role.MASK_KEY), holders, threshold, coefficients[half:])
+        return {holder: seed[holder] + mask[holder] for holder in holders}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """A client between rounds: what it is called, what it insists on, what it remembers of the run."""
+
+    party: str
+    floors: Floors
+    past: Past
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advertised:
+    """A client that has published its keys."""
+
+    client: Client
+    terms: Terms
+    own: Own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A client that has dealt its shares."""
+
+    client: Client
+    terms: Terms
+    own: Own
+    cohort: Cohort
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A client that has everybody's shares and can mask."""
+
+    client: Client
+    terms: Terms
+    own: Own
+    cohort: Cohort
+    sharers: frozenset[int]
+    held: Mapping[int, bytes]  # by owner: a share of its own mask's seed and one of its mask key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """A client whose vector may leave. It has no secret of its own any more, only shares of others'."""
+
+    client: Client
+    cohort: Cohort
+    sharers: frozenset[int]
+    held: Mapping[int, bytes]
+    signed: Survivors | None = None  # the one set of survivors that it has signed or opened its shares for
+
+
+State: TypeAlias = Advertised | Shared | Ready | Masked
+
+
+def begin(client: Client, terms: Terms, entropy: bytes, sign: Sign) -> tuple[Advertised, bytes]:
+    """Return the client after it has made its keys, and its message of them.
+
+    ``entropy`` is 32 bytes from the operating system's generator, never used before. Raises ProtocolError for terms below
+    the client's floors and for a round that is replayed.
+    """
+    if len(entropy) != KEY_BYTES:
+        raise ValueError(f"{KEY_BYTES} bytes of entropy are needed")
+    client.floors.check_terms(terms)
+    own = Own(entropy, terms.digest())
+    keys = own.public()
+    signature = sign(keys_text(own.terms, client.party, keys))
+    begun = replace(client, past=client.past.begun(terms))
+    return Advertised(client=begun, terms=terms, own=own), SignedKeys(keys, signature).to_bytes(own.terms)
+
+
+def share(state: Advertised, body: bytes, verify: Verify) -> tuple[Shared, bytes]:
+    """Return the client after it has dealt its shares among the cohort of the message ``body``, and its message of them.
+
+    Raises ProtocolError for a cohort that is below the floors, lacks this client's keys or holds a key that is unsigned,
+    foreign, of low order or there twice.
+    """
+    cohort = Cohort.read(body, state.own.terms)
+    state.client.floors.check_cohort(len(cohort), cohort.degree)
+    _check_members(state, cohort, verify)
+    me, pair, sealed = cohort.places[state.client.party], KeyPair(state.own.secret(Role.CIPHER_KEY)), {}
+    for holder, plain in state.own.shares(cohort, me).items():
+        if holder != me:
+            sealed[holder] = seal(_sealing_key(pair, cohort, me, holder, holder), plain, _ends(cohort, me, holder))
+    after = Shared(client=state.client, terms=state.terms, own=state.own, cohort=cohort)
+    return after, shares_message(cohort.transcript, sealed)
+
+
+def receive(state: Shared, body: bytes) -> Ready:
+    """Return the client with the shares that the message ``body`` delivers to it. Raises ProtocolError."""
+    cohort, client = state.cohort, state.client
+    delivery, me = Delivery.read(body, cohort), cohort.places[client.party]
+    senders, sharers = delivery.sealed.keys(), delivery.sharers
+    if me not in sharers or me in senders or not senders <= sharers:
+        raise ProtocolError(
+            f"The coordinator says that {client.party!r} has not shared, or delivers shares of who has not. "
+            "Nothing can be masked for such a set; leave the round."
+        )
+    if cohort.complete and senders != sharers - {me}:
+        raise ProtocolError(
+            f"{len(sharers) - 1 - len(senders)} members have shared, but their shares for us are missing."
+        )
+    client.floors.check_survivors(len(sharers), quorum(len(cohort)))
+    pair, held = KeyPair(state.own.secret(Role.CIPHER_KEY)), {}
+    for sender in sorted(senders):
+        plain = unseal(
+            _sealing_key(pair, cohort, sender, me, sender), delivery.sealed[sender], _ends(cohort, sender, me)
+        )
+        if plain is None:
+            raise ProtocolError(
+                f"The share from {cohort.names[sender]!r} does not open: it was changed on the way, or is for somebody "
+                "else. Leave the round."
+            )
+        held[sender] = plain
+    if cohort.complete:
+        held[me] = state.own.shares(cohort, me)[me]
+    return Ready(client=client, terms=state.terms, own=state.own, cohort=cohort, sharers=sharers, held=held)
+
+
+def mask(state: Ready, vector: Vector, threads: int = 1) -> Masked:
+    """Mask a vector in place and return the client after it; the entropy is gone, so it can be done once.
+
+    The vector is that of ``state.terms.layout``. Write the masked vector and the returned record down before either
+    leaves: to mask another vector for the same round would give their difference away. Raises ProtocolError.
+    """
+    layout = state.terms.layout.zero()
+    if (vector.body.shape, vector.body.dtype, vector.tail.shape) != (
+        layout.body.shape,
+        layout.body.dtype,
+        layout.tail.shape,
+    ):
+        raise ProtocolError(
+            f"A vector of {layout.body.size:,} {layout.body.dtype} and {layout.tail.size} sums was agreed on; found "
+            f"{vector.body.size:,} {vector.body.dtype} and {vector.tail.size}."
+        )
+    masks.apply(vector, _masks(state), threads)
+    client = replace(state.client, past=replace(state.client.past, masked=state.terms.round))
+    return Masked(client=client, cohort=state.cohort, sharers=state.sharers, held=state.held)
+
+
+def agree(state: Masked, body: bytes, sign: Sign) -> tuple[Masked, bytes]:
+    """Return the client after it has signed the survivors of the message ``body``, and its message of that.
+
+    It signs one set. Raises ProtocolError for another, and for sets that overlap, are not all who shared, lack this client
+    or are too few.
+    """
+    survivors = Survivors.read(body, state.cohort)
+    after = replace(state, signed=_checked(state, survivors))
+    return after, agreement_message(state.cohort, sign(survivors.text(state.cohort)))
+
+
+def reveal(state: Masked, body: bytes, verify: Verify) -> tuple[Masked, bytes]:
+    """Return the client after it has opened its shares for the request ``body``, and its message of them.
+
+    Of a survivor it opens the share of the own mask's seed, of a dead one the share of the mask key, and never both: there
+    is one answer for a (run, round). The same survivors again get the same answer. Raises ProtocolError.
+    """
+    request, cohort = Request.read(body, state.cohort), state.cohort
+    survivors = _checked(state, request.survivors)
+    if not request.signatures.keys() <= survivors.active or len(request.signatures) < quorum(len(cohort)):
+        raise ProtocolError(
+            f"{len(request.signatures)} survivors have signed that they are, and {quorum(len(cohort))} are needed: "
+            "others may have been shown another set. No share is opened."
+        )
+    text = survivors.text(cohort)
+    for member, signature in request.signatures.items():
+        if not verify(cohort.names[member], text, signature):
+            raise ProtocolError(
+                f"The signature of {cohort.names[member]!r} on the survivors is not its own. No share is opened."
+            )
+    shares = {
+        owner: plain[:KEY_BYTES] if owner in survivors.active else plain[KEY_BYTES:]
+        for owner, plain in state.held.items()
+    }
+    return replace(state, signed=survivors), unmasking_message(cohort.transcript, shares)
+
+
+def answer(state: State, body: bytes, sign: Sign, verify: Verify) -> tuple[State, bytes | None]:
+    """Return the client after a message of the coordinator, whichever it is, and what it says to it, if anything.
+
+    A message that comes again is answered as before, or needs no answer any more. Raises FormatError or ProtocolError for
+    one that this client refuses; the state is then what it was.
+    """
+    kind = kind_of(body)
+    if kind is Kind.COHORT and isinstance(state, Advertised):
+        return share(state, body, verify)
+    if kind is Kind.COHORT and isinstance(state, Shared | Ready) and body == state.cohort.body:
+        return state, share(Advertised(client=state.client, terms=state.terms, own=state.own), body, verify)[1]
+    if kind is Kind.DELIVERY and isinstance(state, Shared):
+        return receive(state, body), None
+    if kind is Kind.SURVIVORS and isinstance(state, Masked):
+        return agree(state, body, sign)
+    if kind is Kind.REQUEST and isinstance(state, Masked):
+        return reveal(state, body, verify)
+    if (
+        isinstance(state, Masked)
+        and body == state.cohort.body
+        or kind is Kind.DELIVERY
+        and isinstance(state, Ready | Masked)
+    ):
+        return state, None
+    raise ProtocolError(
+        f"{state.client.party!r} has come as far as {type(state).__name__.lower()!r}, and a message {kind.name.lower()!r} is "
+        "not what follows: the coordinator has left a step out, or sends another cohort. Leave the round."
+    )
+
+
+def commitment(seed: bytes) -> bytes:
+    """Return what a client publishes of its own mask's seed, so that a wrong share is an error and no number."""
+    return digest(PROTOCOL, b" seed", seed)
+
+
+def pair_mask(agreed: bytes, cohort: Cohort, me: int, other: int) -> masks.Mask:
+    """Return the mask of two members as the first applies it; ``agreed`` is what their mask keys share."""
+    low, high = sorted((me, other))
+    return masks.Mask(derive(agreed, cohort.transcript, Role.PAIR, low, high), me < other)
+
+
+def self_mask(seed: bytes, cohort: Cohort, me: int) -> masks.Mask:
+    """Return a member's own mask."""
+    return masks.Mask(derive(seed, cohort.transcript, Role.SELF, me), True)
+
+
+def _masks(state: Ready) -> list[masks.Mask]:
+    """Return this client's masks: its own, and one with each who holds its shares or whose shares it holds."""
+    cohort, own = state.cohort, state.own
+    me = cohort.places[state.client.party]
+    neighbours = (state.sharers & set(own.holders(cohort, me)) | state.held.keys()) - {me}
+    pair = KeyPair(own.secret(Role.MASK_KEY))
+    applied = [self_mask(own.secret(Role.SELF_SEED), cohort, me)]
+    for other in sorted(neighbours):
+        agreed = pair.agree(cohort.signed[other].keys.mask, cohort.names[other])
+        applied.append(pair_mask(agreed, cohort, me, other))
+    return applied
+
+
+def _check_members(state: Advertised, cohort: Cohort, verify: Verify) -> None:
+    if len(cohort) > state.terms.layout.cohort:
+        raise ProtocolError(
+            f"The cohort has {len(cohort):,} members, and the ring has room for {state.terms.layout.cohort:,}: a sum "
+            "could wrap. Plan the layout for the largest cohort."
+        )
+    mine = cohort.places.get(state.client.party)
+    if mine is None or cohort.signed[mine].keys != state.own.public():
+        raise ProtocolError(f"The keys that {state.client.party!r} has sent are not in the cohort. Leave the round.")
+    keys = [key for signed in cohort.signed for key in (signed.keys.cipher, signed.keys.mask)]
+    if len(set(keys)) != len(keys):
+        raise ProtocolError("Two members of the cohort have one key: somebody is there twice. Leave the round.")
+    for name, signed in zip(cohort.names, cohort.signed, strict=True):
+        if name != state.client.party and not verify(
+            name, keys_text(state.own.terms, name, signed.keys), signed.signature
+        ):
+            raise ProtocolError(
+                f"The keys of {name!r} are not signed by it for this round and roster. Leave the round: somebody stands "
+                "between the members."
+            )
+
+
+def _checked(state: Masked, survivors: Survivors) -> Survivors:
+    """Return the survivors if this client may sign them."""
+    active, dead, names = survivors.active, survivors.dead, state.cohort.names
+    if state.signed not in (None, survivors):
+        raise ProtocolError(
+            f"{state.client.party!r} has signed {len(state.signed.active) if state.signed else 0} survivors of this round and is "
+            f"asked about another set of {len(active)}. The difference of two sums would be somebody's update: it answers once."
+        )
+    if both := active & dead:
+        raise ProtocolError(
+            f"{names[min(both)]!r} is called both active and dead: with both of its secrets its update could be read."
+        )
+    if active | dead != state.sharers:
+        raise ProtocolError(
+            f"{len(state.sharers)} members have shared, and {len(active)} active and {len(dead)} dead ones are not they."
+        )
+    if state.cohort.places[state.client.party] not in active:
+        raise ProtocolError(
+            f"{state.client.party!r} has given its vector and is not among the survivors. It signs nothing."
+        )
+    state.client.floors.check_survivors(len(active), quorum(len(state.cohort)))
+    return survivors
+
+
+def _sealing_key(pair: KeyPair, cohort: Cohort, sender: int, receiver: int, other: int) -> bytes:
+    agreed = pair.agree(cohort.signed[other].keys.cipher, cohort.names[other])
+    return derive(agreed, cohort.transcript, Role.SHARE, sender, receiver)
+
+
+def _ends(cohort: Cohort, sender: int, receiver: int) -> bytes:
+    return cohort.transcript + sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")

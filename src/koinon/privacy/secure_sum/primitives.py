@@ -1,0 +1,99 @@
+"""The cryptography that the secure sum stands on, all of it from the package `cryptography`.
+
+X25519 (RFC 7748), HKDF-SHA-256 (RFC 5869), AES-256-GCM, AES-256 in counter mode (NIST SP 800-38A). Every key has one use:
+its role, the transcript and who is at its ends are in its derivation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from koinon.errors import ProtocolError
+
+KEY_BYTES = 32
+TAG_BYTES = 16
+PROTOCOL = b"koinon secure sum 1"
+_NONCE = bytes(12)  # every key seals one message, so its nonce may be a constant
+
+
+class Role(Enum):
+    """What a derived key is for."""
+
+    CIPHER_KEY = b"cipher key"  # from a client's own entropy
+    MASK_KEY = b"mask key"
+    SELF_SEED = b"self seed"
+    DEALING = b"dealing"
+    HOLDERS = b"holders"
+    SELF = b"self"  # from a seed or an agreement: what masks and what seals
+    PAIR = b"pair"
+    SHARE = b"share"
+
+
+def derive(secret: bytes, salt: bytes, role: Role, *ends: int) -> bytes:
+    """Return the 32-byte key of a role between the cohort's members ``ends``; ``salt`` is 32 bytes."""
+    return hkdf(secret, salt, b"|".join((PROTOCOL, role.value, *(end.to_bytes(4, "big") for end in ends))))
+
+
+def hkdf(secret: bytes, salt: bytes, info: bytes, length: int = KEY_BYTES) -> bytes:
+    """Return ``length`` bytes of HKDF with SHA-256, extract and expand (RFC 5869)."""
+    return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
+
+
+def digest(*parts: bytes) -> bytes:
+    """Return the SHA-256 of all parts, one after the other."""
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def public_half(private: bytes) -> bytes:
+    """Return the X25519 public key of a private one; both are 32 bytes."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+class KeyPair:
+    """An X25519 private key that agrees with many others."""
+
+    def __init__(self, private: bytes) -> None:
+        self._key = X25519PrivateKey.from_private_bytes(private)
+
+    def agree(self, public: bytes, owner: str) -> bytes:
+        """Return the 32 bytes shared with ``owner``. Raises ProtocolError for a point of low order, which shares nothing."""
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise ProtocolError(
+                f"The X25519 key of {owner!r} is of low order: everybody would know what is agreed with it. "
+                "Leave the round and ask who signed that key."
+            ) from error
+
+
+def seal(key: bytes, plain: bytes, associated: bytes) -> bytes:
+    """Return ``plain`` under AES-256-GCM, 16 bytes longer. A key seals one message in its life."""
+    return AESGCM(key).encrypt(_NONCE, plain, associated)
+
+
+def unseal(key: bytes, sealed: bytes, associated: bytes) -> bytes | None:
+    """Return what was sealed under the key for the same ``associated`` bytes, or None."""
+    try:
+        return AESGCM(key).decrypt(_NONCE, sealed, associated)
+    except InvalidTag:
+        return None
+
+
+def keystream(key: bytes, part: int, block: int = 0) -> Any:
+    """Return an AES-256-CTR encryptor: ``part`` numbers the stream, ``block`` is the 16-byte block it begins at."""
+    nonce = part.to_bytes(8, "big") + block.to_bytes(8, "big")
+    return Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor()
+
+
+def stream(key: bytes, count: int) -> bytes:
+    """Return the first ``count`` bytes of stream 0 under a key."""
+    return bytes(keystream(key, 0).update(bytes(count)))
