@@ -66,7 +66,7 @@ class Own:
         """Return who holds shares of this client's secrets: all, itself too, or k others that nobody could foretell.
 
         They are drawn by the client once it has seen everybody's keys, so neither the coordinator nor other members can
-        steer who they are: the neighbours of the k least of 128-bit random numbers.
+        steer who they are: those with the k least of 128-bit random numbers.
         """
         count, k = len(cohort), cohort.degree.neighbours
         if cohort.complete:
@@ -76,9 +76,9 @@ class Own:
         order = np.lexsort(words.T)
         return tuple(sorted(order[order != me][:k].tolist()))
 
-    def shares(self, cohort: Cohort, me: int) -> dict[int, bytes]:
+    def deal(self, cohort: Cohort, holders: tuple[int, ...]) -> dict[int, bytes]:
         """Return for each holder its share of the own mask's seed and its share of the mask key, 64 bytes."""
-        holders, threshold = self.holders(cohort, me), cohort.degree.threshold
+        threshold = cohort.degree.threshold
         key = derive(self.entropy, cohort.transcript, Role.DEALING)
         coefficients = stream(key, 2 * KEY_BYTES * (threshold - 1))
         half = len(coefficients) // 2
@@ -167,7 +167,7 @@ def share(state: Advertised, body: bytes, verify: Verify) -> tuple[Shared, bytes
     state.client.floors.check_cohort(len(cohort), cohort.degree)
     _check_members(state, cohort, verify)
     me, pair, sealed = cohort.places[state.client.party], KeyPair(state.own.secret(Role.CIPHER_KEY)), {}
-    for holder, plain in state.own.shares(cohort, me).items():
+    for holder, plain in state.own.deal(cohort, state.own.holders(cohort, me)).items():
         if holder != me:
             sealed[holder] = seal(_sealing_key(pair, cohort, me, holder, holder), plain, _ends(cohort, me, holder))
     after = Shared(client=state.client, terms=state.terms, own=state.own, cohort=cohort)
@@ -201,7 +201,7 @@ def receive(state: Shared, body: bytes) -> Ready:
             )
         held[sender] = plain
     if cohort.complete:
-        held[me] = state.own.shares(cohort, me)[me]
+        held |= state.own.deal(cohort, (me,))
     return Ready(client=client, terms=state.terms, own=state.own, cohort=cohort, sharers=sharers, held=held)
 
 

@@ -39,7 +39,7 @@ class Roster:
                     f"A name is one line of 1 to 255 bytes without spaces round it; found {name!r}."
                 )
         for name, key in self.members.items():
-            if not _KEY.fullmatch(key):
+            if not (_KEY.fullmatch(key) and _encoded(_decoded(key.partition(":")[2])) == key.partition(":")[2]):
                 raise ConfigurationError(
                     f"The key of {name!r} must be ed25519: or p256: and its bytes in base64url; found {key!r}."
                 )
@@ -74,7 +74,7 @@ class Roster:
     def signed(self, sign: Callable[[bytes], bytes]) -> bytes:
         """Return the file of the roster: its text and a last line with the signature (64 bytes) of who answers for it."""
         text = self.text().encode()
-        return text + b"signature " + urlsafe_b64encode(sign(text)).rstrip(b"=") + b"\n"
+        return text + f"signature {_encoded(sign(text))}\n".encode()
 
     @classmethod
     def read(cls, raw: bytes, verify: Callable[[bytes, bytes], bool], *, after: int = 0) -> Roster:
@@ -87,7 +87,7 @@ class Roster:
         found = _SIGNATURE.fullmatch(last.decode("ascii", "replace"))
         if len(raw) > _LARGEST or not raw.endswith(b"\n") or not found:
             raise FormatError("This is no signed roster. Ask whoever signs it for the file, and do not edit it.")
-        if not verify(text, urlsafe_b64decode(found[1] + "==")):
+        if not verify(text, _decoded(found[1])):
             raise ProtocolError(
                 "The roster's signature is not that of the key you trust. Compare the key's fingerprint with its owner, and "
                 "get the roster again."
@@ -112,3 +112,11 @@ class Roster:
         if roster.text().encode() != text or first != _FIRST:
             raise FormatError("The roster is not written as koinon, version 1, writes one. Do not edit the file.")
         return roster
+
+
+def _encoded(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _decoded(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
