@@ -13,7 +13,7 @@ import numpy as np
 
 from koinon.errors import ConfigurationError, FleetError, FormatError, StoreError
 from koinon.privacy.encrypted_sum import binary, ciphertexts, lattice, packing
-from koinon.privacy.encrypted_sum.keys import SMALLEST_FLOOR, SecretKey
+from koinon.privacy.encrypted_sum.keys import SecretKey
 from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.pads import LONGEST_NAME, Pad, Round, SealedPad, Verify, without
 from koinon.privacy.encrypted_sum.parameters import DEGREE, Parameters
@@ -107,10 +107,6 @@ class KeyHolder:
 
     secret: SecretKey
     verify: Verify
-
-    def __post_init__(self) -> None:
-        if self.floor < SMALLEST_FLOOR:
-            raise ConfigurationError(f"A floor of {self.floor} is no sum. Make a key with at least {SMALLEST_FLOOR}.")
 
     @property
     def floor(self) -> int:

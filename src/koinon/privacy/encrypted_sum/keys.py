@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from koinon.errors import FormatError, UnsupportedError
+from koinon.errors import ConfigurationError, FormatError, UnsupportedError
 from koinon.privacy.encrypted_sum.binary import Reader, number
 from koinon.privacy.encrypted_sum.lattice import PUBLIC_WORDS, SECRET_WORDS, opened
 from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS, SPECIAL
@@ -36,6 +36,12 @@ class PublicKey:
     envelope: bytes
     floor: int
 
+    def __post_init__(self) -> None:
+        if type(self.floor) is not int or not SMALLEST_FLOOR <= self.floor <= _LARGEST_FLOOR:
+            raise ConfigurationError(
+                f"A key holder decrypts sums of at least {SMALLEST_FLOOR} clients, which its floor says: found {self.floor!r}."
+            )
+
     @property
     def fingerprint(self) -> bytes:
         """SHA-256 over the bytes."""
@@ -51,6 +57,7 @@ class PublicKey:
         reader = Reader(data, _PUBLIC, "A key holder's public key")
         floor, envelope = reader.number(_LARGEST_FLOOR), bytes(reader.take(ENVELOPE_KEY_BYTES))
         lattice = _words(reader, PUBLIC_WORDS)
+        reader.end()
         if floor < SMALLEST_FLOOR:
             raise FormatError(f"A key holder with a floor of {floor} would decrypt single updates. Do not use its key.")
         return cls(lattice, envelope, floor)

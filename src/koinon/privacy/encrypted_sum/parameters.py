@@ -72,9 +72,8 @@ class Parameters:
             )
         if not self.fields:
             raise ConfigurationError(
-                f"A number of {self.field_bits} bits, for {self.cohort} clients of at most {self.bound:g} times the weight "
-                f"{self.largest_weight} at scale 2**{self.scale}, does not fit a coefficient: {_room(self.cohort, (0, 0))} bits can be summed "
-                "exactly. Lower the scale, the bound or the largest weight."
+                f"A sum of {self.field_bits} bits, of {self.cohort} numbers up to {self.limit}, is not exact in a coefficient: "
+                f"{_room(self.cohort, (0, 0))} bits are. Lower the scale, the bound or the largest weight."
             )
 
     @classmethod

@@ -1,0 +1,98 @@
+"""A round of encrypted sums: three clients, their signatures, a key holder that is made once."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum
+from koinon.privacy.encrypted_sum.client import Sent, encrypted
+from koinon.privacy.encrypted_sum.holder import KeyHolder, Request
+from koinon.privacy.encrypted_sum.keys import SecretKey
+from koinon.privacy.encrypted_sum.pads import Round
+from koinon.privacy.encrypted_sum.parameters import Parameters
+from koinon.tree import Array
+
+CLIENTS = ("amiens", "brest", "caen")
+PARAMETERS = Parameters.fitting(cohort=4, bound=1.0, largest_weight=50, values=10_000, figures=2)  # two ciphertexts
+WEIGHTS = {"amiens": 50, "brest": 1, "caen": 33, "dijon": 2}
+
+
+def secret_key(which: int = 0) -> SecretKey:
+    """Return one of some key holders' keys, always the same."""
+    return _made(which)
+
+
+def sent_by(client: str, number: int = 7) -> Sent:
+    """Return what a client sends in a round, always the same."""
+    return _sent(client, number)
+
+
+def the_round(number: int = 7) -> Round:
+    """Return a round of the run."""
+    return Round(run="hearts", number=number, parameters=PARAMETERS, key=secret_key().public.fingerprint)
+
+
+def update(client: str) -> Array:
+    """Return a client's update."""
+    seed = int.from_bytes(client.encode(), "big")
+    return np.random.default_rng(seed).uniform(-1, 1, PARAMETERS.values).astype(np.float32)
+
+
+def whole(client: str) -> Array:
+    """Return a client's update, weighted and rounded."""
+    return np.rint(update(client) * (np.float32(WEIGHTS[client]) * np.float32(2.0**PARAMETERS.scale))).astype(np.int64)
+
+
+def signer(client: str) -> Any:
+    """Return a signature that is easy to make and to check; who is on the list is all that matters here."""
+    return lambda text: hashlib.sha512(client.encode() + b"'s secret" + text).digest()
+
+
+def verify(client: str, text: bytes, signature: bytes) -> bool:
+    """Return whether a member of the list has signed."""
+    return client in WEIGHTS and signer(client)(text) == signature
+
+
+def holder(which: int = 0) -> KeyHolder:
+    """Return a key holder with the list."""
+    return KeyHolder(secret=secret_key(which), verify=verify)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a key holder keeps what it has answered."""
+
+    states: list[bytes]
+
+    def __call__(self, answered: Any) -> None:
+        self.states.append(answered.to_bytes())
+
+
+def total_of(*clients: str, number: int = 7) -> EncryptedSum:
+    """Return the coordinator's sum."""
+    total = EncryptedSum(the_round(number))
+    for client in clients:
+        total.add(sent_by(client, number).update)
+    return total
+
+
+def request(*, named: tuple[str, ...] = CLIENTS, total: bytes | None = None, number: int = 7) -> Request:
+    """Return what a coordinator asks; an honest one unless told otherwise."""
+    body = total_of(*named, number=number).to_bytes() if total is None else total
+    return Request(the_round(number), tuple(sent_by(client, number).pad for client in named), body)
+
+
+@functools.cache
+def _made(which: int) -> SecretKey:
+    return SecretKey.generate(floor=3)
+
+
+@functools.cache
+def _sent(client: str, number: int) -> Sent:
+    own = (update(client), WEIGHTS[client], (1.5, -250.25))
+    return encrypted(the_round(number), secret_key().public, client, own, signer(client))
