@@ -1,8 +1,8 @@
 """DP-SGD on clients beside plain SGD, a round each: ``python bench/private_training.py [--rounds N] --json``.
 
 W1 of ``bench/simulation.py``: 784-128-10, 100 clients of 60 examples, batches of 10. ``shuffled`` takes the same batches as
-plain SGD; ``poisson`` draws each example with probability 1/6, six times, into batches that have room for more. Both
-clip every example's gradient and add noise at every step. All take turns; the minimum counts.
+plain SGD; ``poisson`` draws each example with probability 1/6, six times. Both clip every example's gradient and add noise
+at every step. All take turns; the minimum counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from koinon import tree
 from koinon.core.types import Job
 from koinon.round.client import initial_state
 from koinon.runtimes.local import Local
-from koinon.work.private_batches import room
+from koinon.work.private_batches import at_once
 
 
 class PrivateRounds(Rounds):
@@ -54,7 +54,7 @@ def measure(rounds: int) -> dict[str, Any]:
         "seconds_per_round": wall,
         "ratio": {name: wall[name] / wall["plain"] for name in wall},
         "cpu_ratio": {name: busy[name] / busy["plain"] for name in busy},
-        "room_of_a_poisson_batch": room(60, 6),
+        "examples_at_once": at_once(60, 6),
         "load": os.getloadavg()[0],
     }
 

@@ -66,7 +66,7 @@ class PrivateTraining:
 
     def __post_init__(self) -> None:
         positive(self, "norm", "multiplier")
-        if not hasattr(self.batches, "drawn"):
+        if not hasattr(self.batches, "summed"):
             raise ConfigurationError(
                 f"PrivateTraining.batches is PoissonBatches(...) or ShuffledBatches(...); found {self.batches!r}."
             )
@@ -114,8 +114,10 @@ class PrivateTraining:
                 "not give. Use a Keras model or a FunctionModel, or add clipped_gradient() to your own."
             )
         params, stream = carry["params"], (carry["secret"], carry["key"], carry["turn"])
-        taken = self.batches.drawn(batch, *stream)
-        total, metrics = model.clipped_gradient({"params": params, "state": carry["state"]}, taken, self.norm)
+        variables = {"params": params, "state": carry["state"]}
+        total, metrics = self.batches.summed(
+            lambda taken: model.clipped_gradient(variables, taken, self.norm), batch, *stream
+        )
         noise = self._noise(total, *stream)
         share = 1 / self.batches.expected(carry["expected"])
         gradients = tree.map(lambda g, n: (g + n) * share, total, noise)
@@ -139,12 +141,6 @@ class PrivateTraining:
 
         Needs ``koinon[privacy]``. How many examples a client has is taken as known to all.
         """
-        within = delta - rounds * self.batches.failure()
-        if within <= 0:
-            raise ConfigurationError(
-                f"delta must be above {rounds * self.batches.failure():.3g}, the probability that a batch of the "
-                f"{rounds:,} rounds does not fit; found {delta!r}. Ask for a larger one, or use ShuffledBatches."
-            )
         events = self.events(rounds)
         (event,) = events
         why_not = "" if self.test_seed is None else "test_seed makes the noise, so anybody can take it away"
@@ -153,8 +149,8 @@ class PrivateTraining:
             why_not=why_not,
             mechanism=repr(self),
             unit="example",
-            epsilon=composed(events, within),
-            epsilon_renyi=composed_renyi(events, within),
+            epsilon=composed(events, delta),
+            epsilon_renyi=composed_renyi(events, delta),
             delta=delta,
             rounds=rounds,
             adjacency=event.adjacency.value,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
-from koinon import tree
+from koinon import keys, tree
 from koinon.core.ranges import whole, whole_or_none
-from koinon.core.types import Batch, Passes
+from koinon.core.types import Batch, Metrics, Passes
 from koinon.privacy.mechanism import Adjacency, Event
-from koinon.tree import Array
+from koinon.tree import Array, Tree
+from koinon.work.repeat import repeated
 from koinon.work.secret_noise import Draw, words
 
-_OVERFLOW = 1e-12
-"""The probability, for one step, that a Poisson batch does not fit."""
+Summed: TypeAlias = tuple[Tree, Metrics]
+"""A sum of clipped gradients over some examples, and their metric sums."""
 
 
 class PrivateBatches(Protocol):
@@ -30,17 +32,16 @@ class PrivateBatches(Protocol):
     def expected(self, examples: Array) -> Array:
         """Return how many examples a step of a client with ``examples`` takes in the mean: what divides its sum."""
 
-    def drawn(self, batch: Batch, secret: Array, key: Array, turn: Array) -> Batch:
-        """Return the examples of one step."""
+    def summed(
+        self, clipped: Callable[[Batch], Summed], batch: Batch, secret: Array, key: Array, turn: Array
+    ) -> Summed:
+        """Return what ``clipped`` gives for the examples of one step, which are among those of ``batch``."""
 
     def event(self, multiplier: float) -> Event:
         """Return one release, as it touches one example."""
 
     def releases(self) -> int:
         """Return how many such releases a round makes."""
-
-    def failure(self) -> float:
-        """Return the probability that a round is not what :meth:`event` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +73,11 @@ class ShuffledBatches:
         """Return the size of a batch."""
         return examples if self.size is None else tree.namespace(examples).minimum(examples, self.size)
 
-    def drawn(self, batch: Batch, secret: Array, key: Array, turn: Array) -> Batch:
-        """Return the batch as it was cut."""
-        return batch
+    def summed(
+        self, clipped: Callable[[Batch], Summed], batch: Batch, secret: Array, key: Array, turn: Array
+    ) -> Summed:
+        """Return what the batch gives as it was cut."""
+        return clipped(batch)
 
     def event(self, multiplier: float) -> Event:
         """Return a plain Gaussian with twice the norm."""
@@ -84,10 +87,6 @@ class ShuffledBatches:
         """Return the epochs."""
         return self.epochs
 
-    def failure(self) -> float:
-        """Return 0."""
-        return 0.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class PoissonBatches:
@@ -95,9 +94,8 @@ class PoissonBatches:
 
     The coins are secret, which is what amplification by sampling rests on; the accountant counts just this rate.
     ``steps=None`` takes ``one_in`` steps: one pass, in the mean. A step looks at all of a client's examples to draw a
-    few, so it suits clients of hundreds or thousands. A batch has a fixed room that it exceeds with a
-    probability below 1e-12; then its last examples are left out. Abadi et al., "Deep Learning with Differential
-    Privacy", CCS 2016, section 3.
+    few, so it suits clients of hundreds or thousands. Abadi et al., "Deep Learning with Differential Privacy", CCS
+    2016, section 3.
     """
 
     one_in: int = 10
@@ -123,14 +121,29 @@ class PoissonBatches:
         """Return the share of the examples."""
         return examples * (1 / self.one_in)
 
-    def drawn(self, batch: Batch, secret: Array, key: Array, turn: Array) -> Batch:
-        """Return the examples whose coin fell, in a batch of fixed size."""
+    def summed(
+        self, clipped: Callable[[Batch], Summed], batch: Batch, secret: Array, key: Array, turn: Array
+    ) -> Summed:
+        """Return the sum over all examples whose coin fell: one piece nearly always, and as many as it takes."""
         xp, count = tree.namespace(batch.mask), len(batch.mask)
         coins = words(secret, key, turn, Draw.COINS, count)
         fallen = (batch.mask > 0) & (coins <= xp.uint32((1 << 32) // self.one_in - 1))
-        chosen = xp.argsort(xp.where(fallen, 0, 1), stable=True)[: room(count, self.one_in)]
-        x, y = (tree.map(lambda leaf: xp.asarray(leaf)[chosen], part) for part in (batch.x, batch.y))
-        return Batch(x, y, fallen[chosen].astype(xp.float32), batch.key)
+        size, drawn = at_once(count, self.one_in), xp.sum(fallen)
+        order = xp.pad(xp.argsort(xp.where(fallen, 0, 1), stable=True), (0, -count % size)).reshape(-1, size)
+
+        def piece(i: Array) -> Summed:
+            x, y = (tree.map(lambda leaf: xp.asarray(leaf)[order[i]], part) for part in (batch.x, batch.y))
+            counted = (i * size + xp.arange(size) < drawn).astype(xp.float32)
+            return clipped(Batch(x, y, counted, keys.fold(batch.key, i)))
+
+        def another(state: tuple[Array, Summed]) -> tuple[Array, Summed]:
+            i, (total, sums) = state
+            more, others = piece(i)
+            return i + 1, (tree.add(total, more), tree.add(sums, others))
+
+        zero = xp.zeros((), xp.int32)
+        more = xp.maximum(drawn - 1, 0) // size
+        return repeated(another, more, (zero + 1, piece(zero)), xp)[1]
 
     def event(self, multiplier: float) -> Event:
         """Return a Gaussian over a Poisson sample."""
@@ -140,21 +153,8 @@ class PoissonBatches:
         """Return the steps."""
         return self.steps or self.one_in
 
-    def failure(self) -> float:
-        """Return the probability that a batch of the round does not fit."""
-        return self.releases() * _OVERFLOW
 
-
-def room(examples: int, one_in: int) -> int:
-    """Return the least size that a batch drawn from ``examples`` exceeds with a probability below 1e-12."""
-    if one_in == 1:
-        return examples
-    rate, above, size = 1 / one_in, 1.0, -1
-    logarithm: Any = math.lgamma
-    tail = [0.0] * (examples + 2)
-    for k in range(examples, -1, -1):  # from the small end, so that the sum is exact where it matters
-        ways = logarithm(examples + 1) - logarithm(k + 1) - logarithm(examples - k + 1)
-        tail[k] = tail[k + 1] + math.exp(ways + k * math.log(rate) + (examples - k) * math.log1p(-rate))
-    while above >= _OVERFLOW:
-        size, above = size + 1, tail[size + 2]
-    return max(1, size)
+def at_once(examples: int, one_in: int) -> int:
+    """Return how many examples a program is made for: two deviations above the mean of what is drawn."""
+    mean = examples / one_in
+    return min(examples, math.ceil(mean + 2 * math.sqrt(mean * (1 - 1 / one_in))))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 
-from koinon.tree import Array
+State = TypeVar("State")
 
 
-def repeat(
-    turn: Callable[[tuple[Array, ...]], tuple[Array, ...]], times: int, state: tuple[Array, ...]
-) -> tuple[Array, ...]:
-    """Return the state after ``turn`` was applied ``times`` times."""
-    end: tuple[Array, ...] = jax.lax.fori_loop(0, times, lambda _, now: turn(now), state)
+def repeat(turn: Callable[[State], State], times: Any, state: State) -> State:
+    """Return the state after ``turn`` was applied ``times`` times, a whole number that may be traced."""
+    end: State = jax.lax.fori_loop(0, times, lambda _, now: turn(now), state)
     return end

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from koinon.tree import Array, Tree, leaves, namespace
+from koinon.work.repeat import repeated
 
 SECRET_WORDS = 8
 ROUNDS = 8
@@ -86,7 +87,7 @@ def chacha(secret: Array, nonce: Array, blocks: int, rounds: int = ROUNDS) -> Ar
         a, b, c, d = _quarter_rounds(a, xp.roll(b, -1, 0), xp.roll(c, -2, 0), xp.roll(d, -3, 0))
         return a, xp.roll(b, 1, 0), xp.roll(c, 2, 0), xp.roll(d, 3, 0)
 
-    end = _repeated(double_round, rounds // 2, start)
+    end = repeated(double_round, rounds // 2, start, xp)
     return xp.concatenate([before + after for before, after in zip(start, end, strict=True)]).reshape(-1)
 
 
@@ -136,13 +137,3 @@ def _quarter_rounds(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Arra
 
 def _rotated(x: Array, by: int) -> Array:
     return (x << np.uint32(by)) | (x >> np.uint32(32 - by))
-
-
-def _repeated(turn: Any, times: int, state: tuple[Array, ...]) -> tuple[Array, ...]:
-    if isinstance(state[0], np.ndarray):
-        for _ in range(times):
-            state = turn(state)
-        return state
-    from koinon.work.repeat_jax import repeat  # unrolled, the program would be a third slower
-
-    return repeat(turn, times, state)
