@@ -1,8 +1,9 @@
-"""What privacy costs: ``python bench/privacy.py channel|ledger --json``.
+"""What privacy costs: ``python bench/privacy.py channel|ledger|he --json``.
 
 ``channel``: a round of W1 (`simulation.py`) with Clip, GaussianNoise, secret draws and a ledger on disk, beside the same
 round without, in turns; the minimum of all turns counts. ``ledger``: epsilon of 10,000 rounds by loss distributions and by
-Renyi divergences, one synced entry, and the noise multiplier of an epsilon. Prints one JSON object.
+Renyi divergences, one synced entry, and the noise multiplier of an epsilon. ``he``: `encrypted_sum.py`. Prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -88,6 +89,13 @@ def ledger(rounds: int) -> dict[str, Any]:
     return {**out, "load": os.getloadavg()[0]}
 
 
+def he(clients: int, parameters: int, turns: int) -> dict[str, Any]:
+    """Return what `encrypted_sum.py` finds; it needs ``koinon[he]``."""
+    import encrypted_sum
+
+    return encrypted_sum.measure(clients, parameters, turns)
+
+
 def _best(call: Callable[[], Any], times: int) -> tuple[float, Any]:
     seconds, found = float("inf"), None
     for _ in range(times):
@@ -100,12 +108,18 @@ def _best(call: Callable[[], Any], times: int) -> tuple[float, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("channel", "ledger"))
+    parser.add_argument("what", choices=("channel", "ledger", "he"))
     parser.add_argument("--rounds", type=int, default=15, help="turns each, at least 5")
+    parser.add_argument("--clients", type=int, default=10, help="of one sum")
+    parser.add_argument("--parameters", type=int, default=1_000_000, help="numbers of an update")
     parser.add_argument("--json", action="store_true", help="accepted for uniformity: the output is always JSON")
     chosen = parser.parse_args()
-    measure = {"channel": channel, "ledger": ledger}[chosen.what]
-    print(json.dumps(measure(max(5, chosen.rounds)), indent=2))
+    measure: dict[str, Callable[[int], dict[str, Any]]] = {
+        "channel": channel,
+        "ledger": ledger,
+        "he": lambda turns: he(chosen.clients, chosen.parameters, turns),
+    }
+    print(json.dumps(measure[chosen.what](max(5, chosen.rounds)), indent=2))
 
 
 if __name__ == "__main__":
