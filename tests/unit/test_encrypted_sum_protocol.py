@@ -233,6 +233,26 @@ def test_another_round_than_the_signed_one_is_refused(field: str) -> None:
         _answer(replace(asked, round=replace(asked.round, **{field: other})))
 
 
+def test_a_round_is_another_one_with_another_anything() -> None:
+    """All of it is in its digest, which is what clients sign."""
+    own = samples.the_round()
+    others = [
+        replace(own, run="lungs"),
+        replace(own, number=8),
+        replace(own, parameters=replace(PARAMETERS, scale=PARAMETERS.scale - 1)),
+        replace(own, key=samples.secret_key(1).public.fingerprint),
+    ]
+    assert len({found.digest for found in (own, *others)}) == 5
+
+
+def test_a_pad_is_another_one_in_each_ciphertext() -> None:
+    pad, other = Pad.fresh(PARAMETERS), Pad.fresh(PARAMETERS)
+    drawn = np.concatenate([pad(0), pad(1), other(0)])
+    assert drawn.max() < 1 << PARAMETERS.plain_bits
+    assert len(np.unique(drawn)) > 3 * DEGREE - 4  # of 2**40 and more, two in 12,288 are hardly ever equal
+    assert np.array_equal(pad(1), pad(1))
+
+
 def test_a_request_for_another_key_is_refused() -> None:
     with pytest.raises(FleetError, match="for the key"):
         samples.holder(1).answer(samples.request(), Answered(), Kept([]))

@@ -90,7 +90,8 @@ class Lattice:
         self._seal.KeyGenerator(self._context).create_public_key(public)
         return public
 
-    def _saved(self, thing: Any) -> bytes:
+    def _saved(self, thing: Any) -> tuple[bytes, bytes]:
+        """Return the header that SEAL reads without compression, and what follows it."""
         thing.save(self._path)
         raw = os.pread(self._file, os.fstat(self._file).st_size, 0)
         mark, length, major, minor, compression, reserved, _ = _HEADER.unpack_from(raw)
@@ -98,14 +99,16 @@ class Lattice:
             raise UnsupportedError(
                 f"This TenSEAL saves with compression {compression}, and koinon reads {_ZSTANDARD}. Install another version."
             )
-        body: bytes = self._unzipped(raw[length:])
-        return _HEADER.pack(mark, length, major, minor, _NOT_COMPRESSED, reserved, length + len(body)) + body
+        body = self._unzipped(memoryview(raw)[length:])
+        return _HEADER.pack(mark, length, major, minor, _NOT_COMPRESSED, reserved, length + len(body)), body
 
     def _words(self, thing: Any, count: int) -> Array:
-        return np.frombuffer(self._saved(thing)[-_WORD * count :], "<u8")
+        _, body = self._saved(thing)
+        return np.frombuffer(body[-_WORD * count :], "<u8")
 
     def _front(self, thing: Any, count: int) -> bytes:
-        return self._saved(thing)[: -_WORD * count]
+        header, body = self._saved(thing)
+        return header + body[: -_WORD * count]
 
     def _load(self, thing: Any, front: bytes, words: Array) -> None:
         written = os.pwritev(self._file, [front, np.ascontiguousarray(words, "<u8").data], 0)
@@ -123,7 +126,7 @@ def opened(plain_bits: int) -> Iterator[Lattice]:
         os.close(file)
 
 
-def _libraries() -> tuple[Any, Callable[[bytes], bytes]]:
+def _libraries() -> tuple[Any, Callable[[memoryview], bytes]]:
     try:
         import zstandard
         from tenseal import sealapi
