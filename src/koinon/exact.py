@@ -14,7 +14,8 @@ import numpy as np
 
 from koinon.tree import Array, Tree, leaves, map, namespace
 
-SCALE = 2.0**30
+FRACTION_BITS = 30
+SCALE = 2.0**FRACTION_BITS
 """Fixed-point units per 1.0."""
 RANGE = 2.0**32
 """The cohort's share of |sum of w * x|: half of what 63 bits hold at SCALE."""

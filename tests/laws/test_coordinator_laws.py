@@ -19,6 +19,7 @@ from koinon.fleet.coordinator.machine import Standing
 CLIENTS = tuple("abcdef")
 STRANGER = "z"
 clients = st.sampled_from((*CLIENTS, STRANGER))
+wants = st.tuples(st.sampled_from([1, 1, 2, 4]), st.booleans())  # updates at least; whether there is a trusted client
 drawn = st.lists(st.sampled_from(CLIENTS), unique=True, max_size=4).map(tuple)
 terms = st.builds(
     Synchronous,
@@ -37,6 +38,8 @@ class Book:
 
     draw: tuple[str, ...]
     reserve: tuple[str, ...]
+    least: int
+    essential: tuple[str, ...]
     asked: set[str] = field(default_factory=set)
     target: int = 0
     answers: dict[str, bool] = field(default_factory=dict)
@@ -47,14 +50,40 @@ class Book:
 
     def quorum(self, terms: Synchronous) -> int:
         """So few answers settle it."""
-        return max(1, math.ceil(self.target * terms.quorum))
+        return max(self.least, math.ceil(self.target * terms.quorum))
+
+    def arrived(self, *others: str) -> set[str]:
+        """Whose updates count, if those of ``others`` do too."""
+        return {client for client, counts in self.answers.items() if counts} | set(others)
+
+    def of_use(self, arrived: set[str]) -> bool:
+        """Whether a round can be made of these."""
+        return len(arrived) >= self.least and arrived >= set(self.essential)
+
+    def missing(self, expected: int, revoked: set[str]) -> int:
+        """How many more are wanted than are expected."""
+        short = max(self.target - len(set(self.answers) - revoked), self.least - len(self.arrived() - revoked))
+        return max(0, short - expected)
 
 
 class Coordinator(RuleBasedStateMachine):
     """The world around one run's coordinator."""
 
-    @initialize(terms=terms, here=st.sets(st.sampled_from(CLIENTS)), draw=drawn, others=st.sampled_from([(), CLIENTS]))
-    def begin(self, terms: Synchronous, here: set[str], draw: tuple[str, ...], others: tuple[str, ...]) -> None:
+    @initialize(
+        terms=terms,
+        here=st.sets(st.sampled_from(CLIENTS)),
+        draw=drawn,
+        others=st.sampled_from([(), CLIENTS]),
+        wants=wants,
+    )
+    def begin(
+        self,
+        terms: Synchronous,
+        here: set[str],
+        draw: tuple[str, ...],
+        others: tuple[str, ...],
+        wants: tuple[int, bool],
+    ) -> None:
         self.state = c.State(terms)
         self.now = 100.0
         self.wakes: list[float] = []
@@ -62,21 +91,33 @@ class Coordinator(RuleBasedStateMachine):
         self.revoked: set[str] = set()
         for client in sorted(here.union(CLIENTS[: terms.clients])):
             self.hand(c.Present(client))
-        self.open(draw, others, everybody=not draw)
+        self.open(draw, others, everybody=not draw, wants=wants)
 
     # What happens.
 
     @precondition(lambda self: self.book is None)
-    @rule(draw=drawn, others=drawn, everybody=st.booleans())
-    def open(self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool) -> None:
+    @rule(draw=drawn, others=drawn, everybody=st.booleans(), wants=wants)
+    def open(self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool, wants: tuple[int, bool]) -> None:
         draw = CLIENTS if everybody else draw
-        self.book = Book(draw, tuple(client for client in others if client not in draw))
-        self.hand(c.Open(draw, self.book.reserve))
+        least, rooted = wants
+        essential = tuple(client for client in draw if client not in self.revoked)[:rooted]
+        reserve = tuple(client for client in others if client not in draw)
+        self.book = Book(draw, reserve, min(least, max(1, len(draw))), essential)
+        self.hand(c.Open(draw, reserve, least=self.book.least, essential=essential))
 
     @rule(client=st.sampled_from(CLIENTS))
     def present(self, client: str) -> None:
         if self.book is not None:
             self.book.allowed[client] = self.book.allowed.get(client, 0) + 1
+            stage = self.state.stage
+            if (
+                stage is not None
+                and stage.deadline is None
+                and client not in self.revoked
+                and self.book.answers.get(client) is False
+            ):
+                del self.book.answers[client]  # the run rests, and it may have been mended
+                self.book.failed.add(client)
         self.hand(c.Present(client))
         assert client in self.state.present or client in self.revoked
 
@@ -155,7 +196,9 @@ class Coordinator(RuleBasedStateMachine):
         if not rest:  # some clients are back before the driver is
             for client in sorted(before.present):
                 self.present(client)
-        self.hand(c.Open(book.draw, book.reserve, tuple(sorted(book.asked)), book.target, dict(book.answers)))
+        asked = tuple(sorted(book.asked))
+        wants = {"least": book.least, "essential": book.essential}
+        self.hand(c.Open(book.draw, book.reserve, asked, book.target, dict(book.answers), **wants))
         stage = before.stage
         if self.book is book and stage is not None and stage.deadline is not None:
             self.same_end(before, self.state)
@@ -165,6 +208,7 @@ class Coordinator(RuleBasedStateMachine):
     def hand(self, event: c.Event) -> None:
         """Hand in an event and do what is commanded."""
         rested, silent = self.state.held, self.waited_for()
+        self.silent = silent - {event.client} if isinstance(event, c.Answered | c.Failed | c.Revoked) else silent
         self.state, commands = c.handle(self.state, event, self.now)
         for command in commands:
             match command:
@@ -186,12 +230,13 @@ class Coordinator(RuleBasedStateMachine):
         assert chosen, "somebody is asked"
         assert set(chosen) <= {*book.draw, *book.reserve} - self.revoked
         assert not set(chosen) & set(book.answers), "who has answered is left in peace"
-        assert 1 <= target <= max(1, len(book.draw))
+        assert book.least <= target <= max(book.least, len(book.draw)) or self.revoked & book.asked
         silent = self.waited_for()
         assert not silent & set(chosen) & self.state.present, "who was silent is asked again, and not counted on"
         if book.asks:
-            missing = target - len(set(book.answers) - self.revoked) - len(silent & self.state.present)
-            assert len(set(chosen) - book.asked) <= max(0, missing), "no more take the place of others than are missing"
+            book.target = target
+            missing = book.missing(len(silent & self.state.present), self.revoked)
+            assert len(set(chosen) - book.asked) <= missing, "no more take the place of others than are missing"
         book.asked |= set(chosen)
         book.failed -= set(chosen)
         book.target = target
@@ -211,6 +256,11 @@ class Coordinator(RuleBasedStateMachine):
         everybody = {*book.draw, *book.reserve}
         if not (not book.draw or everybody <= self.revoked):
             assert len(made) >= book.quorum(self.state.terms)
+            arrived = book.arrived() - self.revoked
+            here = self.state.present & everybody
+            assert book.of_use(arrived) or not (
+                arrived or here - book.asked or book.failed - self.revoked or self.silent
+            )
         late = {client for client, why in lost.items() if why.startswith("late")}
         assert not late & self.state.present, "who was silent is not counted on"
         self.book, self.wakes = None, []
@@ -246,7 +296,9 @@ class Coordinator(RuleBasedStateMachine):
         if state.held:
             assert state.waits_for, "a run that rests says for whom"
         elif stage is not None:
-            assert len(stage.of(Standing.ARRIVED, Standing.REFUSED)) < stage.target, "as many as are wanted are enough"
+            answered = len(stage.of(Standing.ARRIVED, Standing.REFUSED))
+            of_use = self.book.of_use(set(stage.of(Standing.ARRIVED)))
+            assert answered < stage.target or not of_use, "as many as are wanted are enough"
             assert self.now < stage.deadline <= self.now + state.terms.longest
             assert any(at <= stage.deadline for at in self.wakes), "somebody will come and look"
             assert self.waited_for(), "nobody waits when all have spoken"
@@ -259,11 +311,11 @@ class Coordinator(RuleBasedStateMachine):
             return
         here = self.state.present & {*stage.draw, *stage.reserve}
         if stage.attempt == 0:
-            assert len(self.state.present) < self.state.terms.clients or not here
+            enough = len(self.state.present) >= self.state.terms.clients
+            assert not (enough and here and self.state.present >= set(stage.essential))
         else:
             assert not here & set(stage.of(Standing.FAILED))
-            missing = stage.target - len(stage.of(Standing.ARRIVED, Standing.REFUSED))
-            assert here <= set(stage.standings) or len(here & set(stage.of(Standing.ASKED))) >= missing
+            assert here <= set(stage.standings) or len(here & self.waited_for()) >= self.book.missing(0, self.revoked)
             assert {*stage.draw, *stage.reserve} - self.revoked, "it waits for somebody who can come"
 
     @invariant()
@@ -282,6 +334,8 @@ class Coordinator(RuleBasedStateMachine):
         if stage is None or stage.attempt == 0 or self.state.paused or not self.book.asked - self.revoked:
             return
         pending = (*stage.of(Standing.ASKED), *stage.of(Standing.FAILED))
+        if not self.book.of_use(self.book.arrived(*pending) - self.revoked):
+            return
         assert settled(self.state, [c.Answered(client, True) for client in pending], self.now) is not None
 
     def same_end(self, before: c.State, after: c.State) -> None:
@@ -396,3 +450,51 @@ def test_newcomers_are_not_asked_where_the_draw_is_what_counts() -> None:
     state, _ = commands(TWO, c.Present("a"), c.Present("b"), c.Open(("a", "b")))
     _, said = commands(state, c.Answered("a", True), c.Tick(), c.Present("d"), at=60.0)
     assert not any(isinstance(command, c.Ask) for command in said)
+
+
+def test_an_update_that_cannot_be_added_is_of_no_use_and_another_is_asked_for() -> None:
+    terms = Synchronous(clients=2, quorum=0.5, shortest=5.0, longest=60.0, retries=0)
+    open_ = c.Open(("a", "b", "c"), reserve=("d",), least=3)
+    state, _ = commands(c.State(terms), *map(c.Present, "abc"), open_)
+    state, said = commands(state, c.Answered("a", True), c.Answered("b", True), c.Answered("c", False), at=1.0)
+    assert not any(isinstance(command, c.Settle) for command in said)
+    assert state.waits_for == "1 more client: 3 have answered, 1 of them with what cannot be added, and 3 must"
+    mended, said = commands(state, c.Present("c"), at=70.0)
+    assert said == [c.Ask(("c",), 3)], "who was refused and has come back may have been mended"
+    _, said = commands(mended, c.Answered("c", True), at=71.0)
+    assert said == [c.Settle(("a", "b", "c"), {})]
+    state, said = commands(state, c.Present("d"), at=70.0)
+    assert said == [c.Ask(("d",), 3)]
+    _, said = commands(state, c.Answered("d", True), at=71.0)
+    assert said == [c.Settle(("a", "b", "c", "d"), {})], "c's is there too, and is not added"
+
+
+def test_a_round_of_which_all_are_refused_is_over_when_nobody_else_is_here() -> None:
+    state, _ = commands(TWO, *map(c.Present, "abd"), c.Open(("a", "b"), reserve=("d", "e")))
+    state, said = commands(state, c.Answered("a", False), c.Answered("b", False))
+    assert said[-1] == c.Ask(("d",), 2), "who else is here can tell whether it is the training or these two"
+    for counts in (True, False):
+        _, said = commands(state, c.Answered("d", counts))
+        assert said == [c.Settle(("a", "b", "d"), {})]
+    rested, said = commands(state, c.Failed("d", "no space"))
+    assert (said, rested.held) == ([], True)
+    assert rested.waits_for == "1 more client: 2 have answered, 2 of them with what cannot be added, and 2 must"
+
+
+def test_nothing_is_settled_without_the_client_that_all_are_measured_by() -> None:
+    terms = Synchronous(clients=2, quorum=0.5, shortest=5.0, longest=60.0, retries=0)
+    open_ = c.Open(("a", "b", "root"), essential=("root",))
+    state, said = commands(c.State(terms), c.Present("a"), c.Present("b"), open_)
+    assert said == []
+    assert state.waits_for == "the client by whose update all others are measured: it is not here"
+    state, said = commands(state, c.Present("root"))
+    assert said == [c.Ask(("root", "a", "b"), 3), c.Wake(60.0)]
+    state, said = commands(state, c.Answered("a", True), c.Answered("b", True), c.Tick(), at=60.0)
+    assert not any(isinstance(command, c.Settle) for command in said)
+    assert state.waits_for == "an update that can be added of the client by whose update all others are measured"
+    state, said = commands(state, c.Answered("root", False), at=61.0)
+    assert said == []
+    state, said = commands(state, c.Present("root"), at=62.0)
+    assert said == [c.Ask(("root",), 3)]
+    _, said = commands(state, c.Answered("root", True), at=63.0)
+    assert said == [c.Settle(("a", "b", "root"), {})]

@@ -12,8 +12,9 @@ import pytest
 import koinon as kn
 import linear
 from koinon.app import App, resolve
-from koinon.core.types import Payload, Purpose
+from koinon.core.types import Payload
 from koinon.fleet.participant.keep import Enrolled, Keep
+from koinon.fleet.participant.making import Maker
 from koinon.fleet.participant.participant import Participant
 
 MODEL = "a" * 64
@@ -35,15 +36,13 @@ def made(folder: Path, round: int, channel: tuple[Any, ...]) -> bytes:
         algorithm=kn.fedavg(kn.sgd(0.05), channel=channel),
         holdout=0.0,
     )
-    part = SimpleNamespace(training=resolve(app).program(), engine=Fresh())
     with closing(Keep(folder)) as keep:
-        participant = Participant(part, keep, Enrolled("", None, "c-1", "lyon", ""), SimpleNamespace(), print)  # type: ignore[arg-type]
-        participant._run = "r-1"
-        participant._model = (MODEL, {"params": {"w": np.zeros(2, np.float32)}, "state": {}})
+        maker = Maker(resolve(app).program(), Fresh(), keep, SimpleNamespace(), SimpleNamespace(), "r-1")  # type: ignore[arg-type]
+        maker._model = (MODEL, {"params": {"w": np.zeros(2, np.float32)}, "state": {}})
         work = {"round": round, "purpose": "train", "cohort": 1, "model": MODEL, "bytes": 0}
-        pieces, weight, _ = participant._made(work, round, Purpose.TRAIN)
-        assert weight == 1
-        return b"".join(pieces)
+        update = maker.made(work, lambda: True)
+        assert update is not None and update.weight == 1
+        return b"".join(update.pieces)
 
 
 def test_it_is_made_once_and_forgotten_when_the_round_is_decided(tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError, ConfigurationError
 from koinon.tree import Array, Tree
 
-_LARGEST_FRACTION = 30  # what the exact sum keeps
-
 
 @dataclass(frozen=True, kw_only=True)
 class SecureSum:
@@ -29,14 +27,16 @@ class SecureSum:
     fraction_bits: int = 20
     largest_weight: int = 4096
     least: int = 3
+    figures: int = 1024
 
     def __post_init__(self) -> None:
         whole(self, "fraction_bits")
         whole(self, "largest_weight")
         whole(self, "least", least=3)
-        if self.fraction_bits > _LARGEST_FRACTION or self.largest_weight >= exact.LARGEST_WEIGHT:
+        whole(self, "figures")
+        if self.fraction_bits > exact.FRACTION_BITS or self.largest_weight >= exact.LARGEST_WEIGHT:
             raise ConfigurationError(
-                f"SecureSum has at most {_LARGEST_FRACTION} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
+                f"SecureSum has at most {exact.FRACTION_BITS} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
                 f"found {self!r}."
             )
 

@@ -13,7 +13,7 @@ from koinon.core.events import Listener
 from koinon.errors import KoinonError, StoreError
 from koinon.fleet.coordinator.chain import ReceiptChain
 from koinon.fleet.coordinator.run import Cancelled, FleetRun
-from koinon.fleet.coordinator.runtime import FleetRuntime
+from koinon.fleet.coordinator.runtime import FleetRuntime, OpenOffice
 from koinon.round.driver import Outcome, Surroundings, drive
 from koinon.round.training import FederatedTraining
 
@@ -29,6 +29,7 @@ class Driven:
     training: FederatedTraining
     engine: str
     chain: Callable[[], ReceiptChain]
+    office: OpenOffice
     listen: Listener
 
 
@@ -58,7 +59,7 @@ class Driver(threading.Thread):
 
     def _drive(self) -> None:
         own = self._driven
-        runtime = FleetRuntime(own.run, own.training, own.engine, own.chain())
+        runtime = FleetRuntime(own.run, own.training, own.engine, own.chain(), own.office)
         try:
             past = runtime.past(own.training.stop)
             around = Surroundings(runtime, runtime, runtime, own.listen, time.monotonic)

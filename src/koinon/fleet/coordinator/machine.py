@@ -37,8 +37,8 @@ class Open:
     """A stage is to be asked for.
 
     ``draw`` are the sampler's clients; ``reserve`` others in the order they may replace them, to whom ``newcomers`` may
-    be added. Fewer answers than ``least`` are of no use. ``asked``, ``target`` and ``answered`` are what an earlier process
-    wrote down of this very stage.
+    be added. Fewer updates that can be added than ``least`` are of no use, nor are any without those of ``essential``.
+    ``asked``, ``target`` and ``answered`` are what an earlier process wrote down of this very stage.
     """
 
     draw: tuple[str, ...]
@@ -48,6 +48,7 @@ class Open:
     answered: Mapping[str, bool] = field(default_factory=dict)  # client -> its update counts
     least: int = 1
     newcomers: bool = False
+    essential: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,13 @@ class Revoked:
 
 
 @dataclass(frozen=True)
+class Needed:
+    """It has turned out how many updates are needed at least for any to be of use."""
+
+    least: int
+
+
+@dataclass(frozen=True)
 class Pause:
     """The operator wants the run to rest."""
 
@@ -95,7 +103,7 @@ class Tick:
     """Time has passed."""
 
 
-Event: TypeAlias = Open | Present | Answered | Failed | Revoked | Pause | Resume | Tick
+Event: TypeAlias = Open | Present | Answered | Failed | Revoked | Needed | Pause | Resume | Tick
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ class Stage:
     reserve: tuple[str, ...]
     least: int = 1
     newcomers: bool = False
+    essential: tuple[str, ...] = ()
     standings: Mapping[str, Standing] = field(default_factory=dict)  # of everybody who was asked
     reasons: Mapping[str, str] = field(default_factory=dict)
     target: int = 0  # so many answers are all that is wanted
@@ -164,13 +173,19 @@ class State:
             return None
         if self.stage.attempt == 0:
             missing = self.terms.clients - len(self.present)
+            if missing <= 0 and not self.present.issuperset(self.stage.essential):
+                return "the client by whose update all others are measured: it is not here"
             if missing <= 0:
                 return "one of the clients that were drawn: none of them is here"
             return f"{missing} more {_clients(missing)} to join: {len(self.present)} of {self.terms.clients} are here"
         answered = len(self.stage.of(*_ANSWERED))
+        refused = len(self.stage.of(Standing.REFUSED))
         if self.held:
-            missing = _quorum(self) - answered
-            return f"{missing} more {_clients(missing)}: {answered} have answered, and {_quorum(self)} must"
+            missing = max(_quorum(self) - answered, self.stage.least - answered + refused)
+            if missing <= 0:
+                return "an update that can be added of the client by whose update all others are measured"
+            of_no_use = f", {refused} of them with what cannot be added" if refused else ""
+            return f"{missing} more {_clients(missing)}: {answered} have answered{of_no_use}, and {_quorum(self)} must"
         return f"{len(self.stage.of(Standing.ASKED))} of {len(self.stage.standings)} answers"
 
     @property
@@ -187,7 +202,7 @@ def handle(state: State, event: Event, now: float) -> tuple[State, tuple[Command
 
 def _opened(state: State, event: Open, now: float) -> State:
     assert state.stage is None, "a stage is opened when the one before is settled"
-    stage = Stage(event.draw, event.reserve, event.least, event.newcomers)
+    stage = Stage(event.draw, event.reserve, event.least, event.newcomers, event.essential)
     if event.asked:  # an earlier process had begun it: nobody is forgotten, and everybody has the whole time again
         known = {client: Standing.ASKED for client in event.asked}
         known |= {c: Standing.ARRIVED if counts else Standing.REFUSED for c, counts in event.answered.items()}
@@ -202,6 +217,9 @@ def _appeared(state: State, event: Present, now: float) -> State:
     stage, client = state.stage, event.client
     if stage is not None and stage.newcomers and client not in (*stage.draw, *stage.reserve):
         stage = replace(stage, reserve=(*stage.reserve, client))
+    if stage is not None and stage.deadline is None and stage.standings.get(client) is Standing.REFUSED:
+        standings = {**stage.standings, client: Standing.FAILED}  # the run rests: it may have been mended
+        stage = replace(stage, standings=standings, reasons={**stage.reasons, client: "its update could not be added"})
     return replace(state, stage=stage, present=(state.present | {client}) - state.revoked)
 
 
@@ -245,6 +263,10 @@ def _without(stage: Stage, client: str) -> Stage:
     )
 
 
+def _needed(state: State, event: Needed, now: float) -> State:
+    return state if state.stage is None else replace(state, stage=replace(state.stage, least=event.least))
+
+
 def _paused(state: State, event: Pause, now: float) -> State:
     return replace(state, paused=True)
 
@@ -262,7 +284,7 @@ def _ticked(state: State, event: Tick, now: float) -> State:
 
 _REACTIONS: Mapping[type, Callable[[State, Any, float], State]] = {
     Open: _opened, Present: _appeared, Answered: _answered, Failed: _failed,
-    Revoked: _revoked, Pause: _paused, Resume: _resumed, Tick: _ticked,
+    Revoked: _revoked, Needed: _needed, Pause: _paused, Resume: _resumed, Tick: _ticked,
 }  # fmt: skip
 
 
@@ -273,13 +295,15 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
         return state, ()
     if stage.attempt == 0 and len(state.present) < state.terms.clients:
         return state, ()
+    if stage.attempt == 0 and not state.present.issuperset(stage.essential):
+        return state, ()
     if not stage.draw or state.revoked.issuperset((*stage.draw, *stage.reserve)):
         return _settle(state, stage)  # an empty cohort, as coins may fall, or one of which nobody is left
     if stage.attempt == 0:
         return _begin(state, stage, now)
     answered, pending = len(stage.of(*_ANSWERED)), stage.of(Standing.ASKED)
     over = stage.deadline is None or now >= stage.deadline
-    if answered >= stage.target or (answered >= _quorum(state) and (over or not pending)):
+    if (answered >= stage.target or (answered >= _quorum(state) and (over or not pending))) and _of_use(state, stage):
         return _settle(state, stage)
     if stage.deadline is None:
         back = [c for c in stage.of(Standing.FAILED) if c in state.present] + _others(state, stage)
@@ -289,10 +313,18 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     return state, (Wake(stage.deadline),)
 
 
+def _of_use(state: State, stage: Stage) -> bool:
+    """Return whether a round can be made of what came, or whether nothing that can be added comes from anybody."""
+    arrived = stage.of(Standing.ARRIVED)
+    if not arrived:
+        return not stage.of(Standing.ASKED, Standing.FAILED) and not _others(state, stage)
+    return len(arrived) >= stage.least and set(arrived).issuperset(stage.essential)
+
+
 def _begin(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command, ...]]:
     """Ask the drawn clients that are here, and others in the place of those that are not."""
     wanted = math.ceil(len(stage.draw) * state.terms.over_selection)
-    here = [client for client in (*stage.draw, *stage.reserve) if client in state.present][:wanted]
+    here = _here(state, stage)[:wanted]
     if not here:
         return state, ()
     stage = replace(stage, target=max(stage.least, min(len(stage.draw), len(here))))
@@ -312,9 +344,15 @@ def _retry(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command
 def _others(state: State, stage: Stage) -> list[str]:
     """Return who can take the place of those that are missing and not expected: here, and not asked so far."""
     expected = state.present.intersection(stage.of(Standing.ASKED))
-    missing = stage.target - len(stage.of(*_ANSWERED)) - len(expected)
-    here = [c for c in (*stage.draw, *stage.reserve) if c in state.present and c not in stage.standings]
-    return here[: max(0, missing)]
+    short = max(stage.target - len(stage.of(*_ANSWERED)), stage.least - len(stage.of(Standing.ARRIVED)))
+    here = _here(state, stage)
+    return here[: max(short - len(expected), sum(client in stage.essential for client in here))]
+
+
+def _here(state: State, stage: Stage) -> list[str]:
+    """Return who is here and was not asked, in the order in which they are to be."""
+    order = dict.fromkeys((*stage.essential, *stage.draw, *stage.reserve))
+    return [client for client in order if client in state.present and client not in stage.standings]
 
 
 def _asked(

@@ -7,6 +7,7 @@ how much, keeps it until the round is over, and hands it to whom it is addressed
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -45,12 +46,27 @@ class Letter:
     signature: str  # base64url
 
 
+@dataclass(frozen=True)
+class Received:
+    """A letter as the coordinator reads it; ``sender`` is a client, or ``server`` for one of its own."""
+
+    number: int
+    sender: str
+    to: str
+    body: bytes
+
+
 class Mailbox:
     """The messages of all runs."""
 
     def __init__(self, store: FleetStore) -> None:
         self._store = store
         self._numbering = threading.Lock()
+        self._wake: Callable[[Address], None] = lambda at: None
+
+    def on_letter(self, wake: Callable[[Address], None]) -> None:
+        """Call ``wake`` with where a letter has been left, from any thread."""
+        self._wake = wake
 
     def post(self, at: Address, sender: str, key: PublicKey, letter: Letter) -> int:
         """Keep a message and return its number; the same message again gets the same number. Raises Refusal."""
@@ -81,7 +97,42 @@ class Mailbox:
             values = {"run": at.run, "round": at.round, "stage": at.stage, "number": last + 1, "sender": sender}
             signature = encoded(decoded(letter.signature))
             rows.execute(sa.insert(t.messages).values(**values, recipient=letter.to, body=body, signature=signature))
+        self._wake(at)
         return int(last) + 1
+
+    def publish(self, at: Address, letters: Mapping[str, bytes], after: int) -> bool:
+        """Leave the coordinator's own messages for a stage, all or none; one that is for all is kept once.
+
+        Nothing is left, and False returned, if there is a message after number ``after``: it is to be read first.
+        """
+        if len(set(letters.values())) == 1:
+            letters = {EVERYBODY: next(iter(letters.values()))}
+        values = {"run": at.run, "round": at.round, "stage": at.stage, "sender": SERVER, "signature": ""}
+        with self._numbering, self._store.transaction() as rows:
+            last = rows.execute(sa.select(sa.func.max(t.messages.c.number)).where(self._here(at))).scalar() or 0
+            if last != after:
+                return False
+            own = [
+                {**values, "number": last + i, "recipient": to, "body": body}
+                for i, (to, body) in enumerate(letters.items(), 1)
+            ]
+            if own:
+                rows.execute(sa.insert(t.messages), own)
+        self._wake(at)
+        return True
+
+    def all(self, at: Address, since: int = 0) -> list[Received]:
+        """Return every message of a stage after number ``since``, in order."""
+        m = t.messages.c
+        with self._store.transaction(durable=False) as rows:
+            found = rows.execute(sa.select(t.messages).where(self._here(at) & (m.number > since)).order_by(m.number))
+            return [Received(row.number, row.sender, row.recipient, row.body) for row in found]
+
+    def stages(self, run: str, round: int) -> set[str]:
+        """Return the stages of a round in which there are messages."""
+        m = t.messages.c
+        with self._store.transaction(durable=False) as rows:
+            return set(rows.execute(sa.select(m.stage).where((m.run == run) & (m.round == round)).distinct()).scalars())
 
     def read(self, at: Address, reader: str, since: int) -> list[dict[str, object]]:
         """Return the messages after number ``since`` that are addressed to ``reader``, in order."""

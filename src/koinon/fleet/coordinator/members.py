@@ -55,6 +55,10 @@ class Members:
             raise FleetError(f"Client {client} has not joined this run. Join it first.")
         return self._positions[client]
 
+    def called(self, name: str) -> list[str]:
+        """Return the clients that bear a party's name, the newest last."""
+        return [member.client for member in self._members if member.name == name]
+
     def __contains__(self, client: str) -> bool:
         return client in self._positions
 

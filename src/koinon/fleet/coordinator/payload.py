@@ -18,8 +18,11 @@ from koinon.core.types import Metrics
 from koinon.errors import FormatError, StoreError
 from koinon.fleet.coordinator.deferred import Deferred
 from koinon.fleet.coordinator.spool import Upload
+from koinon.fleet.wire.secure_terms import BODY, TAIL
 from koinon.fleet.wire.update_file import METRICS, UPDATE
 from koinon.metrics import EXAMPLES
+from koinon.privacy.secure_sum.layout import Layout
+from koinon.privacy.secure_sum.ring import Vector
 from koinon.round.client import decode, encode, initial_state
 from koinon.store import tensors
 from koinon.tree import Array, Tree
@@ -36,6 +39,7 @@ class Expected:
     structure: Tree
     leaves: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
     finish: Callable[[Metrics], Any]  # the model's own: makes figures of metric sums
+    masked: bool = False  # whether single updates are noise to whoever looks at them
 
     @classmethod
     def of(cls, algorithm: Algorithm, value: Tree, finish: Callable[[Metrics], Any] = dict) -> Expected:
@@ -49,6 +53,13 @@ class Expected:
         if not tree.leaves(value):
             known = {}
         return cls(algorithm, tree.structure(value), known, finish)
+
+    @classmethod
+    def of_masked(cls, algorithm: Algorithm, layout: Layout, finish: Callable[[Metrics], Any] = dict) -> Expected:
+        """Return what is expected of vectors under the masks of a secure sum."""
+        vector = layout.zero()
+        known = {name: (x.dtype, x.shape) for name, x in ((BODY, vector.body), (TAIL, vector.tail))}
+        return cls(algorithm, {BODY: None, TAIL: None}, known, finish, masked=True)
 
     @property
     def most_bytes(self) -> int:
@@ -110,6 +121,11 @@ class Received:
         mine = [t for t in self.upload.layout().tensors if t.name.startswith(METRICS)]
         return {t.name.removeprefix(METRICS): self.upload.read(t) for t in mine}
 
+    def vector(self) -> Vector:
+        """Return the masked vector."""
+        stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
+        return Vector(self.upload.read(stored[BODY]), self.upload.read(stored[TAIL]))
+
     def value(self, expected: Expected) -> Tree:
         """Return the decoded update, all of it in memory."""
         stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
@@ -120,6 +136,8 @@ class Received:
 
     def verdicts(self, expected: Expected) -> dict[str, bool]:
         """Return for every leaf of the update whether it is finite and small enough to be added."""
+        if expected.masked:
+            return {}
         bound = np.float32(exact.limit(self.cohort, self.weight))
         if expected.algorithm.channel:
             value = self.value(expected)

@@ -104,6 +104,7 @@ class FleetRun:
                 "model": job.model,
                 "bytes": job.model_bytes,
                 "seconds": self._state.terms.longest if left is None else left,
+                **({} if job.secure is None else {"attempt": job.secure.attempt}),
             }
 
     def begin_upload(
@@ -161,6 +162,11 @@ class FleetRun:
         refuse_what_cannot_be_added(commit)
         return False
 
+    def stir(self) -> None:
+        """Let the driver look whether it can go on."""
+        with self._changed:
+            self._changed.notify_all()
+
     def fail(self, client: str, round: int, purpose: Purpose, reason: str) -> None:
         """Note that a client cannot do it, and why."""
         with self._changed:
@@ -201,6 +207,14 @@ class FleetRun:
             while len(self._state.present) < count:
                 self._rest(None)
 
+    def wait_for_named(self, name: str) -> str:
+        """Return the client that bears a name now, when it has joined. Says meanwhile that it is missing."""
+        with self._changed:
+            while not (found := [c for c in self.members.called(name) if c not in self._state.revoked]):
+                self.trouble.note(f"the party {name!r} to join: all others are measured by its update")
+                self._rest(5.0)
+            return found[-1]
+
     def rest(self, seconds: float) -> None:
         """Wait; return early if the run is cancelled or anything changes."""
         with self._changed:
@@ -226,11 +240,12 @@ class FleetRun:
                     answered=known,
                     least=job.least,
                     newcomers=job.newcomers,
+                    essential=job.essential,
                 )
                 self._handle(event if row is None else replace(event, asked=row.asked))
             while stage.settled is None:
-                self._rest(self._due())
-                self._handle(machine.Tick())
+                self._rest(self._due() if job.secure is None else 1.0)
+                self._handle(self._talked(stage))
             return stage.result(stage.settled)
 
     def forget(self, round: int, outcomes: Mapping[str, bool]) -> None:
@@ -334,6 +349,15 @@ class FleetRun:
         self._changed.notify_all()
         self._wake(())
 
+    def _talked(self, stage: OpenStage) -> machine.Event:
+        """Let a secure sum take in what has come; if it begins anew, tell everybody."""
+        secure, now = stage.job.secure, self._state.stage
+        if secure is None or now is None:
+            return machine.Tick()
+        if secure.turn(now.of(Standing.ASKED), self._due(), self._clock()):
+            self._tell(stage.asked)
+        return machine.Needed(secure.least or now.least)
+
     def _ask(self, command: machine.Ask) -> None:
         stage = self._open
         assert stage is not None, "clients are asked for an open stage"
@@ -341,6 +365,7 @@ class FleetRun:
         self.ledger.write_stage(job.round, job.purpose, StageRow(job.model, asked, command.target, None, {}))
         stage.asked = asked
         for client in command.clients:
+            stage.commits.pop(client, None)  # of one that was refused: another may take its place
             self.figures.asked(client)
         self._tell(command.clients)
 

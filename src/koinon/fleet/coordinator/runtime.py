@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
-from koinon import keys, tree
+from koinon import exact, keys, tree
+from koinon.aggregate.rooted import Rooted
 from koinon.core.events import Checkpoint
 from koinon.core.execution import Plan
 from koinon.core.protocols import Aggregator, Needs
@@ -21,9 +24,12 @@ from koinon.fleet.coordinator.chain import Models, ReceiptChain, Sum
 from koinon.fleet.coordinator.ledger import RoundRow
 from koinon.fleet.coordinator.payload import Expected, Received, total
 from koinon.fleet.coordinator.run import FleetRun
+from koinon.fleet.coordinator.secure_sum import Office, SecureRound
 from koinon.fleet.coordinator.stage import Settled, StageJob
 from koinon.fleet.coordinator.total_digest import TotalDigest
 from koinon.fleet.wire.abilities import OFFERS
+from koinon.fleet.wire.secure_terms import secure_sum_of, terms_of, unflat, unflat_figures
+from koinon.privacy.secure_sum.server import unmask
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
 from koinon.round.settle import Room, grouped, partial_of
@@ -32,15 +38,21 @@ from koinon.round.training import FederatedTraining
 from koinon.store.blobs import Blobs
 from koinon.tree import Array, Tree
 
+_QUIET_SECONDS = 30.0
+OpenOffice: TypeAlias = Callable[[int, Purpose], Office]
+"""Returns where the messages of a round's stage are left."""
+
 
 class FleetRuntime:
     """Asks the fleet for a round and adds up what comes. Implements Runtime, Journal and ClientStates."""
 
     offers = OFFERS
 
-    def __init__(self, run: FleetRun, training: FederatedTraining, engine: str, chain: ReceiptChain) -> None:
+    def __init__(
+        self, run: FleetRun, training: FederatedTraining, engine: str, chain: ReceiptChain, office: OpenOffice
+    ) -> None:
         self.engine = engine
-        self._run, self._training, self._chain = run, training, chain
+        self._run, self._training, self._chain, self._office = run, training, chain, office
         self._written = _Written(run.ledger.blobs)
         self._expected: dict[Purpose, Expected] = {}
         self._stages: dict[Purpose, tuple[StageJob, Settled]] = {}  # of the round that is open
@@ -59,25 +71,34 @@ class FleetRuntime:
     def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Return the exact total of those who answered, one row each, and why the others did not."""
         blob = self._written(job.broadcast)
-        expected = self._expect(plan, job)
+        secure = self._secure(plan, job)
+        expected = self._expect(plan, job) if secure is None else self._expect_masked(plan, secure)
         members = self._run.members
         key = partial(self._key, job.round)
         size = self._run.ledger.blobs.path(blob).stat().st_size
         train = job.purpose is Purpose.TRAIN
-        least = _least(plan.algorithm.aggregator, job.cohort) if train else 1
+        aggregator = plan.algorithm.aggregator
+        least = _least(aggregator, job.cohort) if train else 1
         newcomers = train and not self._private  # who is drawn is what is accounted
-        stage = StageJob(job.round, job.purpose, blob, size, job.cohort, key, expected, least, newcomers)
+        essential = (self._run.wait_for_named(aggregator.trusted),) if train and isinstance(aggregator, Rooted) else ()
+        if secure is not None:
+            least, newcomers = secure.minimum, False  # the masks are among those who are asked
+        stage = StageJob(
+            job.round, job.purpose, blob, size, job.cohort, key, expected, least, newcomers, essential, secure
+        )
         draw = [members[i].client for i in job.tasks.clients.tolist()]
         if job.following is not None:  # drawn while the clients work
             self._later.submit(job.following)
-        settled = self._run.settled(stage, draw, self._reserve(job, set(draw)))
+        settled = self._run.settled(stage, draw, [] if secure else self._reserve(job, set(draw)))
         self._stages[job.purpose] = stage, settled
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)
         if job.purpose is Purpose.TRAIN:
             self._sums = TotalDigest()
-            if plan.algorithm.aggregator.needs is not Needs.SUM:
+            if aggregator.needs is not Needs.SUM:
                 return self._apart(plan, job, settled.received, rows)
+        if secure is not None:
+            return self._unmasked(job, secure, settled.received, rows)
         accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
         summed = total(expected, accepted, self._sums)
         return Partial(summed, sum(part.weight for part in accepted), rows)
@@ -92,6 +113,47 @@ class FleetRuntime:
             if weight:
                 room.absorb(place, part.value(expected), part.weight)
         return partial_of(aggregator, job, room.kept, rows, {})
+
+    def _secure(self, plan: Plan, job: Job) -> SecureRound | None:
+        """Return the messages of this stage's secure sum, where the channel has one."""
+        step = secure_sum_of(plan.algorithm)
+        if step is None:
+            return None
+        known = {"value": job.broadcast, "cohort": job.cohort}
+        terms = partial(terms_of, plan.algorithm, self._run.key, job.round, job.purpose, **known)
+        return SecureRound(self._office(job.round, job.purpose), terms, step.least)
+
+    def _expect_masked(self, plan: Plan, secure: SecureRound) -> Expected:
+        return Expected.of_masked(plan.algorithm, secure.terms.layout, plan.model.finish)
+
+    def _unmasked(self, job: Job, secure: SecureRound, received: Sequence[Received], rows: Rows) -> Partial:
+        """Return the sum of the masked vectors without its masks: all that is ever known of them."""
+        clients = [self._run.members[part.client].client for part in received]
+        server, layout = secure.opened(clients, self._waiting()), secure.terms.layout
+        vector = layout.zero()
+        for part in received:
+            vector += part.vector()
+        unmask(server, vector)
+        found = layout.decode(vector)
+        like = {name: column[0] for name, column in rows.metrics.items()}
+        rows = replace(rows, metrics={}, pooled=unflat_figures(found.sums, like))
+        if job.purpose is not Purpose.TRAIN:
+            return Partial({}, found.weight, rows)
+        summed = unflat(found.update << (exact.FRACTION_BITS - layout.scale), job.broadcast)
+        for name, leaf in tree.items(summed):
+            self._sums(name, 0, leaf.reshape(-1))
+        return Partial(summed, found.weight, rows)
+
+    def _waiting(self) -> Callable[[str], None]:
+        """Return what waits a moment for a sum to be opened, and says so if it takes long."""
+        patience = time.monotonic() + _QUIET_SECONDS
+
+        def wait(what: str) -> None:
+            self._run.rest(1.0)
+            if time.monotonic() > patience:
+                self._run.trouble.note(f"The run waits for {what}: they have sent them and fallen silent.")
+
+        return wait
 
     def _summed(self, round: int) -> Sum:
         door = self._training.releases

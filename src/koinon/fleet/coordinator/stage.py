@@ -14,6 +14,7 @@ from koinon.fleet.coordinator.ledger import Committed
 from koinon.fleet.coordinator.machine import Settle
 from koinon.fleet.coordinator.members import Members
 from koinon.fleet.coordinator.payload import Expected, Received
+from koinon.fleet.coordinator.secure_sum import SecureRound
 from koinon.fleet.coordinator.spool import Upload
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
@@ -34,6 +35,8 @@ class StageJob:
     expected: Expected
     least: int  # answers that are of any use
     newcomers: bool  # whether whoever joins meanwhile may take the place of one that is missing
+    essential: tuple[str, ...] = ()  # clients without whose update all others are of no use
+    secure: SecureRound | None = None  # the messages of a secure sum, where updates come masked
 
     @property
     def folder(self) -> str:
@@ -89,6 +92,8 @@ class OpenStage:
             raise Refusal(422, "malformed", f"A weight is a whole number from 1 to {LARGEST_WEIGHT - 1}.")
         if weight != 1 and self.job.purpose is Purpose.TRAIN and self.job.expected.algorithm.private:
             raise Refusal(422, "malformed", "Every client weighs 1 in a private run: more would escape the clip.")
+        if weight != 1 and self.job.secure is not None:
+            raise Refusal(422, "malformed", "A weight travels under the masks; beside them it is 1.")
         job, size = self.job, upload.claim.size
         lines = (self._run, job.round, job.purpose.value, client, job.model, given, size, weight)
         if model != job.model or not key.signed(decoded(word["signature"]), signed_text("update", *lines)):

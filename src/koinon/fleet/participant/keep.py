@@ -89,6 +89,16 @@ class Keep:
         with _writing(self.folder):
             write_secret(self._noisy(run, round, model), file)
 
+    def secure_sum(self, run: str, purpose: str) -> bytes | None:
+        """Return how far this participant has come in its secure sums, or None before the first."""
+        path = self._secure_sum(run, purpose)
+        return path.read_bytes() if path.exists() else None
+
+    def keep_secure_sum(self, run: str, purpose: str, record: bytes) -> None:
+        """Keep how far it has come, before anything that follows from it leaves."""
+        with _writing(self.folder):
+            write_secret(self._secure_sum(run, purpose), record)
+
     def model(self, name: str, data: bytes | memoryview) -> Path:
         """Keep a run's final model and return where."""
         path = self.folder / f"{name}.safetensors"
@@ -133,6 +143,9 @@ class Keep:
 
     def _staged(self, run: str, round: int) -> Path:
         return self.folder / "states" / f"{run}.{_STAGED}-{round}"
+
+    def _secure_sum(self, run: str, purpose: str) -> Path:
+        return self.folder / "states" / f"{run}.{purpose}.secure-sum"
 
     def _noisy(self, run: str, round: int, model: str) -> Path:
         return self.folder / "states" / f"{run}.{model[:16]}.{_NOISY}-{round}"

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
-from koinon.core.algorithm import Algorithm
-from koinon.core.execution import Engine, Plan
-from koinon.core.types import Job, Purpose
+from koinon.core.execution import Engine
+from koinon.core.types import Purpose
 from koinon.errors import FleetError, FormatError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.enrolment import enrolled_party
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import COMMITS, Enrolled, Keep
+from koinon.fleet.participant.making import Maker, adds_noise
+from koinon.fleet.participant.secure_sum import SecureSums
 from koinon.fleet.participant.sending import send
 from koinon.fleet.wire.abilities import OFFERS
 from koinon.fleet.wire.claim import Claim
@@ -31,11 +32,8 @@ from koinon.fleet.wire.pieces import Pieces
 from koinon.fleet.wire.receipts import canonical
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import digest, encoded, signed_text
-from koinon.fleet.wire.update_file import to_pieces
-from koinon.privacy.mechanism import Mechanism, Trust
-from koinon.round.client import initial_state
+from koinon.privacy.secure_sum import terms as secure_sum
 from koinon.round.training import FederatedTraining
-from koinon.store.blobs import unpack
 from koinon.store.run_directory import difference, short
 from koinon.tree import Tree
 from koinon.work.private import PrivateTraining
@@ -103,7 +101,7 @@ class Participant:
         self._connection = connection
         self._connection.renew = self._session
         self._run, self._chunk_bytes = "", 0
-        self._model: tuple[str, Tree] = ("", None)
+        self._maker: Maker
         self._receipts, self._fetched_at = 0, -math.inf
 
     def take_part(self) -> Ended:
@@ -117,6 +115,7 @@ class Participant:
                 if not joined:
                     self._join()
                     before, joined, self._connection.patience = None, True, self._part.reach.patience
+                    self._maker.finish()
                 work = self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait={_WAIT_SECONDS}")
                 ended = None if work is None else self._turn(work)
             except Unreachable:
@@ -198,6 +197,9 @@ class Participant:
         }
         body = {"app": own, **counts, "codecs": list(CODECS), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
+        floors = secure_sum.Floors(minimum_cohort=max(part.floors.cohort, secure_sum.Floors.minimum_cohort))
+        sums = SecureSums(self._connection, self._keep, self._enrolled.client, floors)
+        self._maker = Maker(part.training, part.engine, self._keep, self._connection, sums, self._run)
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()
         self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
@@ -236,7 +238,7 @@ class Participant:
 
     def _work(self, work: Mapping[str, Any]) -> bool:
         """Do what is asked; return whether it was sent."""
-        number, purpose = int(work["round"]), Purpose(work["purpose"])
+        purpose = Purpose(work["purpose"])
         if work["cohort"] < self._part.floors.cohort:
             return self._fail(work, f"a cohort of {work['cohort']} is below this participant's floor")
         if purpose is Purpose.TRAIN and self._asked_before_with_another_model(work):
@@ -244,10 +246,10 @@ class Participant:
                 work, "this round was answered for another model; a second answer would cost privacy that nobody counts"
             )
         try:
-            return self._send(work, *self._made(work, number, purpose))
+            return self._done(work)
         except Refusal as refusal:
             if refusal.code in _IS_OVER:
-                self._say(f"Round {number}: {refusal}")
+                self._say(f"Round {work['round']}: {refusal}")
                 return False
             if not _for_good(refusal):
                 self._fail(work, str(refusal))
@@ -259,57 +261,28 @@ class Participant:
         except KoinonError as error:
             return self._fail(work, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of this app, or of a model that does not fit it
-            _LOG.exception("Round %d cannot be computed here", number)
+            _LOG.exception("Round %d cannot be computed here", work["round"])
             return self._fail(work, f"{type(error).__name__}: {error}")
 
     def _asked_before_with_another_model(self, work: Mapping[str, Any]) -> bool:
         """Return whether an answer would be a second private release of one round."""
         algorithm = self._part.training.plan.algorithm
-        if not (_adds_noise(algorithm) or isinstance(algorithm.work, PrivateTraining)):
+        if not (adds_noise(algorithm) or isinstance(algorithm.work, PrivateTraining)):
             return False
         return self._keep.answered(self._run, work["round"], work["purpose"]) not in (None, work["model"])
 
-    def _made(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
-        """Return what :meth:`_computed` does; an update with noise of this participant's own is made once and kept.
+    def _done(self, work: Mapping[str, Any]) -> bool:
+        """Make what is asked for and send it; return whether it was sent."""
+        made = self._maker.made(work, lambda: self._still_asked(work))
+        if made is None or not self._send(work, made.pieces, made.weight, made.state):
+            return False
+        self._maker.open(work)
+        return True
 
-        Made anew after a crash it would have other noise, and the two together tell more than either.
-        """
-        if purpose is not Purpose.TRAIN or not _adds_noise(self._part.training.plan.algorithm):
-            return self._computed(work, number, purpose)
-        kept = self._keep.noisy(self._run, number, work["model"])
-        if kept is None:
-            pieces, _, state = self._computed(work, number, purpose)
-            if tree.leaves(state):
-                self._keep.stage(self._run, number, state)
-            kept = b"".join(pieces)
-            self._keep.keep_noisy(self._run, number, work["model"], kept)
-        return [kept], 1, {}  # whose noise is its own weighs 1
-
-    def _computed(self, work: Mapping[str, Any], number: int, purpose: Purpose) -> tuple[list[Any], int, Tree]:
-        """Return the update's file, its weight and the state to stage."""
-        part = self._part
-        plan: Plan = part.training.plan
-        broadcast = self._fetched(work["model"], int(work["bytes"]))
-        tasks = part.training.tasks_of(plan.data, np.array([0], np.int64), number)
-        job = Job(purpose, number, int(work["cohort"]), broadcast, tasks)
-        state: Tree = {}
-        if purpose is Purpose.TRAIN:
-            state = self._keep.state(self._run)
-            if state is None:
-                state = tree.map(lambda x: np.asarray(x)[None], initial_state(plan.algorithm, broadcast))
-        sent, new = part.engine.send(plan, job, state)
-        return to_pieces(sent, self._salt(work)), int(sent.weight), new if purpose is Purpose.TRAIN else {}
-
-    def _salt(self, work: Mapping[str, Any]) -> str:
-        """Return what nobody else knows, and this participant knows again if it has to do the same work once more."""
-        return digest(self._keep.key.sign(signed_text("salt", self._run, work["round"], work["purpose"])))
-
-    def _fetched(self, name: str, size: int) -> Tree:
-        """Return a model, fetched unless it is the last one."""
-        if self._model[0] != name:
-            self._model = ("", None)
-            self._model = (name, unpack(self._connection.download(name, size)))
-        return self._model[1]
+    def _still_asked(self, work: Mapping[str, Any]) -> bool:
+        """Return whether the coordinator asks for the very same as before."""
+        now = self._connection.call("GET", f"/v1/runs/{self._run}/work?wait=0")
+        return all(now.get(name) == work[name] for name in ("state", "round", "purpose", "attempt"))
 
     def _send(self, work: Mapping[str, Any], pieces: list[Any], weight: int, state: Tree) -> bool:
         """Upload what is missing and commit it; what it leaves on this disk is written first."""
@@ -379,7 +352,3 @@ class Participant:
 def _for_good(error: Exception) -> bool:
     """Return whether an error is somebody's decision that this participant has to end."""
     return isinstance(error, Refusal) and error.code in _FOR_GOOD
-
-
-def _adds_noise(algorithm: Algorithm) -> bool:
-    return any(isinstance(step, Mechanism) and step.trust is Trust.NOBODY for step in algorithm.channel)

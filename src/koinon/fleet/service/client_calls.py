@@ -302,7 +302,6 @@ class _Calls:
         if body.to not in (SERVER, EVERYBODY) and body.to not in served.run.members:
             raise Refusal(404, "unknown", "The recipient is not a client of this run.")
         number = await asyncio.to_thread(self._house.mailbox.post, at, client, known.key, body)
-        self._house.waiting.wake([at])
         return JSONResponse({"number": number})
 
     async def read_messages(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +24,8 @@ from koinon.errors import ConfigurationError, FleetError, StoreError
 from koinon.fleet.coordinator import tables
 from koinon.fleet.coordinator.chain import ReceiptChain
 from koinon.fleet.coordinator.driver import Driven, Driver
-from koinon.fleet.coordinator.mailbox import Mailbox
+from koinon.fleet.coordinator.mailbox import Address, Mailbox
+from koinon.fleet.coordinator.secure_sum import Office
 from koinon.fleet.coordinator.spool import Spool
 from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.service import client_calls, log, metrics_page, operator_calls, page_calls, probe, uvicorn_server
@@ -130,6 +131,7 @@ class _Parts:
     access: LoggedAccess
     key: OwnKey
     spool: Spool
+    mailbox: Mailbox
 
 
 def _coordinator(
@@ -138,18 +140,19 @@ def _coordinator(
     certificate = _certificate(settings, addresses)
     key = OwnKey.at(settings.folder / "coordinator.key")
     access, waiting = LoggedAccess(store, time.monotonic), Waiting()
-    parts = _Parts(store, access, key, Spool(settings.folder / "spool"))
+    parts = _Parts(store, access, key, Spool(settings.folder / "spool"), Mailbox(store))
     drivers, runs = [], {}
     for app in apps:
         served, driver = _run(app, settings, parts)
         runs[served.run.key] = served
         drivers.append(driver)
         served.run.on_change(_waker(waiting, served.run.key))
+    parts.mailbox.on_letter(_postman(waiting, runs))
     house = House(
         url=addresses.parties,
         version=settings.version,
         access=access,
-        mailbox=Mailbox(store),
+        mailbox=parts.mailbox,
         runs=runs,
         key=key,
         authority=None if certificate is None else certificate.authority,
@@ -176,7 +179,8 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     opening = Opening(key, hashed, parts.key.public)
     keys = parts.access.keys()
     chain = partial(ReceiptChain, opening, parts.key, ledger, run.members, keys)
-    driven = Driven(run, training, app.engine, chain, _recorder(key, app, rounds))
+    office = partial(Office, parts.mailbox, keys, key)
+    driven = Driven(run, training, app.engine, chain, office, _recorder(key, app, rounds))
     served = ServedRun(
         run=run,
         name=app.name,
@@ -258,6 +262,14 @@ def _tell_the_end(began: float) -> None:
 
 def _waker(waiting: Waiting, run: str) -> Callable[[Sequence[str]], None]:
     return lambda clients: waiting.wake([operator_calls.EVENTS, *((run, client) for client in clients)])
+
+
+def _postman(waiting: Waiting, runs: Mapping[str, ServedRun]) -> Callable[[Address], None]:
+    def deliver(at: Address) -> None:
+        waiting.wake([at])
+        runs[at.run].run.stir()
+
+    return deliver
 
 
 def _certificate(settings: Settings, addresses: Addresses) -> ServerCertificate | None:

@@ -56,9 +56,8 @@ def _waits_for(served: ServedRun, machine: MachineState, now: float) -> str | No
     if machine.stage is None or machine.paused or machine.stage.attempt == 0:
         return waits if machine.stage is not None or machine.paused else _joining(served, machine)
     silent = [_last_heard(served, client, now) for client in machine.stage.of(Standing.ASKED)[:5]]
-    failed = [
-        f"{_name(served, c)} ({machine.stage.reasons.get(c, 'failed')})" for c in machine.stage.of(Standing.FAILED)[:5]
-    ]
+    useless = machine.stage.of(Standing.FAILED, *([Standing.REFUSED] if machine.held else []))[:5]
+    failed = [f"{_name(served, c)} ({machine.stage.reasons.get(c, 'its update cannot be added')})" for c in useless]
     return f"{waits}: {', '.join([*silent, *failed])}" if silent or failed else waits
 
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from koinon.core.protocols import Offers
 
-OFFERS = frozenset({Offers.CLIENT_STATE, Offers.APART})
+OFFERS = frozenset({Offers.CLIENT_STATE, Offers.APART, Offers.HANDSHAKE})

@@ -1,0 +1,165 @@
+"""The coordinator's half of a secure sum over the mailbox: who shares, who survives, and the masks of the sum.
+
+Everything it knows is in the mailbox, in the order in which it was left there, so a coordinator that starts again reads
+itself back to where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from koinon.core.types import Purpose
+from koinon.errors import FormatError, ProtocolError
+from koinon.fleet.coordinator.mailbox import SERVER, Address, Mailbox
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.secure_terms import attempt_of, stage_name
+from koinon.fleet.wire.signatures import PublicKey
+from koinon.privacy.secure_sum.messages import Survivors
+from koinon.privacy.secure_sum.neighbours import quorum
+from koinon.privacy.secure_sum.server import Server, Stage, arrived, close, take
+from koinon.privacy.secure_sum.terms import Terms
+
+_SHARE = 0.25  # of a stage's time that its keys may take, and again its shares
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Office:
+    """The mailbox of one stage of a run, and the keys of its clients."""
+
+    mailbox: Mailbox
+    keys: Mapping[str, PublicKey]
+    run: str
+    round: int
+    purpose: Purpose
+
+    def at(self, attempt: int, stage: Stage) -> Address:
+        """Return the address of a step of the protocol."""
+        return Address(self.run, self.round, stage_name(self.purpose, attempt, stage))
+
+    def last_attempt(self) -> int:
+        """Return the last attempt of which there are messages, from 0."""
+        found = (attempt_of(name, self.purpose) for name in self.mailbox.stages(self.run, self.round))
+        return max((attempt for attempt in found if attempt is not None), default=0)
+
+    def verify(self, party: str, text: bytes, signature: bytes) -> bool:
+        """Return whether a signature is a client's."""
+        try:
+            return self.keys[party].signed(signature, text)
+        except Refusal:  # a client that nobody knows
+            return False
+
+
+class SecureRound:
+    """The secure sum of one stage, attempt after attempt until its members have shared; then that one to its end."""
+
+    def __init__(self, office: Office, terms: Callable[[int], Terms], minimum: int) -> None:
+        self._office, self._terms, self.minimum = office, terms, minimum
+        self._until: float | None = None
+        self.attempt = office.last_attempt()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._server = Server(terms=self._terms(self.attempt), minimum=self.minimum)
+        self._read = 0
+        self._catch_up()
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of this attempt; the vector's layout is the same in all."""
+        return self._server.terms
+
+    @property
+    def least(self) -> int | None:
+        """How many vectors are needed; None until it is known."""
+        return None if self._server.cohort is None else max(self.minimum, quorum(len(self._server.cohort)))
+
+    def turn(self, asked: Iterable[str], left: float | None, now: float) -> bool:
+        """Take in what has come and go on if it is time; return whether everybody is to be asked anew.
+
+        ``asked`` are the clients that are expected, ``left`` the seconds of the stage that are left, None while it rests.
+        """
+        self._catch_up()
+        if self._server.stage not in (Stage.KEYS, Stage.SHARES):
+            return False
+        if self._until is None and left is not None:
+            self._until = now + _SHARE * left
+        missing = self._missing(set(asked))
+        late = self._until is not None and now >= self._until
+        if missing and not late:
+            return False
+        if self._server.stage is Stage.KEYS and len(self._server.keys) < self.minimum:
+            return False  # the stage's own deadline asks for more, and says what it waits for
+        self._until = None
+        try:
+            self._close()
+        except ProtocolError as error:
+            _LOG.info("attempt %d at round %d: %s", self.attempt, self._office.round, error)
+            self.attempt += 1
+            self._begin()
+            return True
+        return False
+
+    def opened(self, survivors: Iterable[str], wait: Callable[[str], None]) -> Server:
+        """Return the protocol's end, at which every mask of the survivors' sum is known.
+
+        ``wait`` returns when something has come, and is told what is waited for.
+        """
+        for client in survivors:
+            if self._server.stage is Stage.VECTORS:
+                self._server = arrived(self._server, client)
+        while not self._server.enough:
+            self._catch_up()
+            if (
+                self._server.stage is Stage.VECTORS
+                or self._server.stage is Stage.AGREEMENT
+                and self._agreed >= quorum(len(self._server.known))
+            ):
+                self._close()
+            elif not self._server.enough:
+                missing = sorted(self._server.waited_for())
+                wait(f"{len(missing)} clients to open the sum of their updates")
+        return self._server
+
+    @property
+    def _agreed(self) -> int:
+        return len(self._server.signatures)
+
+    def _missing(self, asked: set[str]) -> set[str]:
+        if self._server.stage is Stage.KEYS:
+            return asked - self._server.keys.keys()
+        return set(self._server.waited_for()) & asked
+
+    def _close(self) -> None:
+        at = self._office.at(self.attempt, self._server.stage)
+        after, letters = close(self._server)
+        if self._office.mailbox.publish(at, letters, self._read):  # else something has come meanwhile
+            self._server, self._read = after, 0
+
+    def _catch_up(self) -> None:
+        """Take in the letters of the step that is open; one's own among them say that it was closed there."""
+        while True:
+            found = self._office.mailbox.all(self._office.at(self.attempt, self._server.stage), self._read)
+            for letter in found:
+                self._read = letter.number
+                if letter.sender == SERVER:
+                    self._close_again(letter.body)
+                    break
+                self._take(letter.sender, letter.body)
+            else:
+                return
+
+    def _take(self, sender: str, body: bytes) -> None:
+        try:
+            self._server = take(self._server, sender, body, self._office.verify)
+        except (FormatError, ProtocolError) as error:  # theirs to mend; the rest go on without it
+            _LOG.warning("round %d: a message of %s: %s", self._office.round, sender, error)
+
+    def _close_again(self, body: bytes) -> None:
+        """Come to the next step as an earlier process did: what it has sent is in the mailbox."""
+        if self._server.stage is Stage.VECTORS:
+            self._server = replace(self._server, active=Survivors.read(body, self._server.known).active)
+        self._server, _ = close(self._server)
+        self._read = 0

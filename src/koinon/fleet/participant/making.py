@@ -1,0 +1,140 @@
+"""An update as a participant makes it: computed, kept where it must not be made twice, masked where the app says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from koinon import tree
+from koinon.core.algorithm import Algorithm
+from koinon.core.execution import Engine
+from koinon.core.types import Job, Payload, Purpose
+from koinon.fleet.participant.connection import Connection
+from koinon.fleet.participant.keep import Keep
+from koinon.fleet.participant.secure_sum import Place, SecureSums
+from koinon.fleet.wire.secure_terms import BODY, TAIL, flat, flat_figures, secure_sum_of, terms_of
+from koinon.fleet.wire.signatures import digest, signed_text
+from koinon.fleet.wire.update_file import to_pieces
+from koinon.privacy.mechanism import Mechanism, Trust
+from koinon.privacy.secure_sum.client import Masked
+from koinon.round.client import initial_state
+from koinon.round.training import FederatedTraining
+from koinon.store.blobs import unpack
+from koinon.tree import Tree
+
+
+@dataclass(frozen=True)
+class Made:
+    """An update's file, its weight, and the state to stage with it."""
+
+    pieces: list[Any]
+    weight: int
+    state: Tree
+
+
+class Maker:
+    """Makes the updates of one participant in one run; ``sums`` carries the messages of its secure sums."""
+
+    def __init__(
+        self, training: FederatedTraining, engine: Engine, keep: Keep, connection: Connection, sums: SecureSums, run: str
+    ) -> None:  # fmt: skip
+        self._training, self._engine, self._keep = training, engine, keep
+        self._connection, self._sums, self._run = connection, sums, run
+        self._model: tuple[str, Tree] = ("", None)
+
+    def made(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
+        """Return what is asked for; None if it is not waited for any more, which ``still`` says.
+
+        An update with noise of this participant's own is made once and kept, and so is a masked one. Made anew after a
+        crash it would have other noise, or other numbers under the same masks, and the two together tell more than either.
+        """
+        algorithm = self._training.plan.algorithm
+        if secure_sum_of(algorithm) is not None:
+            return self._masked(work, still)
+        if work["purpose"] != Purpose.TRAIN.value or not adds_noise(algorithm):
+            sent, state = self._computed(work)
+            return Made(to_pieces(sent, self._salt(work)), int(sent.weight), state)
+        kept = self._keep.noisy(self._run, work["round"], work["model"])
+        if kept is None:
+            kept = self._put(work, work["model"], *self._computed(work))
+        return Made([kept], 1, {})  # whose noise is its own weighs 1
+
+    def open(self, work: Mapping[str, Any]) -> None:
+        """See a secure sum to its end once the masked update has been sent; nothing where there is none."""
+        if secure_sum_of(self._training.plan.algorithm) is not None:
+            self._sums.open(self._place(work))
+
+    def finish(self) -> None:
+        """See the secure sum to its end that a crash came between."""
+        place = self._sums.pending(self._run)
+        if place is not None:
+            self._sums.open(place)
+
+    def _masked(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
+        step, place = secure_sum_of(self._training.plan.algorithm), self._place(work)
+        assert step is not None, "the caller has seen it"
+        value = self._fetched(work["model"], int(work["bytes"]))
+        terms = terms_of(
+            self._training.plan.algorithm, self._run, place.round, place.purpose, place.attempt, value=value, cohort=work["cohort"]
+        )  # fmt: skip
+        state, name = self._sums.prepared(place, terms, still), digest(f"{place} {work['model']}".encode())
+        kept = self._keep.noisy(self._run, place.round, name)
+        if state is None or isinstance(state, Masked):
+            return None if state is None or kept is None else Made([kept], 1, {})
+        vector = terms.layout.zero()
+        if kept is None:
+            sent, own = self._computed(work)
+            figures = flat_figures(sent.metrics, step.figures)
+            vector = terms.layout.encode(flat(sent.value), int(sent.weight), figures)
+            after = self._sums.masked(state, vector)
+            shapes = {metric: np.zeros(np.shape(sums)) for metric, sums in sent.metrics.items()}
+            hidden = Payload({BODY: vector.body, TAIL: vector.tail}, np.float32(1), shapes)
+            kept = self._put(work, name, hidden, own)
+        else:  # a crash came between the file and the record
+            after = self._sums.masked(state, vector)
+        self._sums.write(place, after)
+        return Made([kept], 1, {})
+
+    def _put(self, work: Mapping[str, Any], name: str, sent: Payload, state: Tree) -> bytes:
+        """Return an update's file, which is on the disk from now on, and so is the state."""
+        if tree.leaves(state):
+            self._keep.stage(self._run, work["round"], state)
+        file = b"".join(to_pieces(sent, self._salt(work)))
+        self._keep.keep_noisy(self._run, work["round"], name, file)
+        return file
+
+    def _computed(self, work: Mapping[str, Any]) -> tuple[Payload, Tree]:
+        """Return what the engine makes of this participant's examples, and the state to stage."""
+        plan, number, purpose = self._training.plan, int(work["round"]), Purpose(work["purpose"])
+        broadcast = self._fetched(work["model"], int(work["bytes"]))
+        tasks = self._training.tasks_of(plan.data, np.array([0], np.int64), number)
+        job = Job(purpose, number, int(work["cohort"]), broadcast, tasks)
+        state: Tree = {}
+        if purpose is Purpose.TRAIN:
+            state = self._keep.state(self._run)
+            if state is None:
+                state = tree.map(lambda x: np.asarray(x)[None], initial_state(plan.algorithm, broadcast))
+        sent, new = self._engine.send(plan, job, state)
+        return sent, new if purpose is Purpose.TRAIN else {}
+
+    def _salt(self, work: Mapping[str, Any]) -> str:
+        """Return what nobody else knows, and this participant knows again if it has to do the same work once more."""
+        return digest(self._keep.key.sign(signed_text("salt", self._run, work["round"], work["purpose"])))
+
+    def _fetched(self, name: str, size: int) -> Tree:
+        """Return a model, fetched unless it is the last one."""
+        if self._model[0] != name:
+            self._model = ("", None)
+            self._model = (name, unpack(self._connection.download(name, size)))
+        return self._model[1]
+
+    def _place(self, work: Mapping[str, Any]) -> Place:
+        return Place(self._run, int(work["round"]), Purpose(work["purpose"]), int(work["attempt"]))
+
+
+def adds_noise(algorithm: Algorithm) -> bool:
+    """Return whether a client's own update carries noise that it draws itself."""
+    return any(isinstance(step, Mechanism) and step.trust is Trust.NOBODY for step in algorithm.channel)

@@ -1,0 +1,166 @@
+"""A participant's half of a secure sum: keys and shares before its vector leaves, its word on the survivors after.
+
+Its record is on its own disk before any message leaves, so that a crash between two of them gives nothing away twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from koinon.core.types import Purpose
+from koinon.fleet.participant.connection import Connection
+from koinon.fleet.participant.keep import Keep
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.secure_terms import stage_name
+from koinon.fleet.wire.signatures import Kind, PublicKey, decoded, digest, encoded, signed_text
+from koinon.privacy.secure_sum import client as half
+from koinon.privacy.secure_sum.client import Advertised, Client, Masked, Ready, State
+from koinon.privacy.secure_sum.messages import SignedKeys, Verify, keys_text
+from koinon.privacy.secure_sum.primitives import KEY_BYTES
+from koinon.privacy.secure_sum.ring import Vector
+from koinon.privacy.secure_sum.saved import from_bytes, to_bytes
+from koinon.privacy.secure_sum.server import Stage
+from koinon.privacy.secure_sum.terms import Floors, Past, Terms
+
+_WAIT_SECONDS = 10
+_SERVER = "server"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which sum: an attempt at a stage of a round of a run."""
+
+    run: str
+    round: int
+    purpose: Purpose
+    attempt: int
+
+
+class SecureSums:
+    """The secure sums of one participant in one run."""
+
+    def __init__(self, connection: Connection, keep: Keep, client: str, floors: Floors) -> None:
+        self._connection, self._keep, self._client, self._floors = connection, keep, client, floors
+        self._keys: dict[str, PublicKey] = {}
+
+    def prepared(self, place: Place, terms: Terms, still: Callable[[], bool]) -> Ready | Masked | None:
+        """Return this participant ready to mask, or masked already; None if ``still`` says that nobody waits any more.
+
+        Raises ProtocolError, FormatError for what it refuses.
+        """
+        state = self._known(place)
+        if state is None:
+            past = self._client_record(place)
+            state, said = half.begin(past, terms, os.urandom(KEY_BYTES), self._keep.key.sign)
+            self.write(place, state)
+            self._post(place, Stage.KEYS, said)
+        elif isinstance(state, Advertised):  # a crash may have kept back what it says here, and below
+            self._post(place, Stage.KEYS, self._keys_again(state))
+        for stage in (Stage.KEYS, Stage.SHARES):
+            if isinstance(state, Ready | Masked):
+                break
+            letter = self._letter(place, stage, still)
+            if letter is None:
+                return None
+            state = self._answered(place, state, letter, Stage.SHARES)
+        assert isinstance(state, Ready | Masked), "these two messages lead there"
+        return state
+
+    def masked(self, state: Ready, vector: Vector) -> Masked:
+        """Mask a vector in place; return what to :meth:`write` once the vector is on the disk."""
+        return half.mask(state, vector)
+
+    def write(self, place: Place, record: Client | State) -> None:
+        """Put this participant's record on the disk."""
+        self._keep.keep_secure_sum(place.run, place.purpose.value, to_bytes(record))
+
+    def open(self, place: Place) -> None:
+        """Sign the survivors and open the shares that their sum needs; return when the round is over without it, too."""
+        state = self._known(place)
+        if not isinstance(state, Masked):
+            return
+        try:
+            for hears, says in ((Stage.VECTORS, Stage.AGREEMENT), (Stage.AGREEMENT, Stage.UNMASKING)):
+                letter = self._letter(place, hears, lambda: True)
+                assert letter is not None, "nothing but the end of the round ends the wait"
+                state = self._answered(place, state, letter, says)
+        except Refusal as refusal:
+            if refusal.code != "over":
+                raise
+        self.write(place, state.client)
+
+    def pending(self, run: str) -> Place | None:
+        """Return the sum whose vector has left and which may not have been opened yet."""
+        for purpose in (Purpose.TRAIN, Purpose.EVALUATE):
+            kept = self._keep.secure_sum(run, purpose.value)
+            state = None if kept is None else from_bytes(kept)
+            if isinstance(state, Masked):
+                return Place(run, state.client.past.round, purpose, state.client.past.attempt)
+        return None
+
+    def _keys_again(self, state: Advertised) -> bytes:
+        keys = state.own.public()
+        signature = self._keep.key.sign(keys_text(state.own.terms, self._client, keys))
+        return SignedKeys(keys, signature).to_bytes(state.own.terms)
+
+    def _answered(self, place: Place, state: State, letter: bytes, says: Stage) -> State:
+        after, said = half.answer(state, letter, self._keep.key.sign, self._verify(place.run))
+        self.write(place, after)
+        if said is not None:
+            self._post(place, says, said)
+        return after
+
+    def _known(self, place: Place) -> State | None:
+        """Return how far this participant has come in a sum, None if it has not begun."""
+        kept = self._keep.secure_sum(place.run, place.purpose.value)
+        state = None if kept is None else from_bytes(kept)
+        if state is None or isinstance(state, Client):
+            return None
+        past = state.client.past
+        return state if (past.round, past.attempt) == (place.round, place.attempt) else None
+
+    def _client_record(self, place: Place) -> Client:
+        kept = self._keep.secure_sum(place.run, place.purpose.value)
+        if kept is None:
+            past = Past(run=f"{place.run} {place.purpose.value}")
+        else:
+            record = from_bytes(kept)
+            past = (record if isinstance(record, Client) else record.client).past
+        return Client(party=self._client, floors=self._floors, past=past)
+
+    def _post(self, place: Place, stage: Stage, body: bytes) -> None:
+        name = stage_name(place.purpose, place.attempt, stage)
+        text = signed_text("message", place.run, place.round, name, self._client, _SERVER, digest(body))
+        letter = {"to": _SERVER, "body": encoded(body), "signature": encoded(self._keep.key.sign(text))}
+        self._connection.call("POST", self._box(place, stage), letter)
+
+    def _letter(self, place: Place, stage: Stage, still: Callable[[], bool]) -> bytes | None:
+        """Return the coordinator's message at the end of a step, or None once ``still`` says no."""
+        since = 0
+        while True:
+            found = self._connection.call("GET", f"{self._box(place, stage)}?since={since}&wait={_WAIT_SECONDS}")
+            for letter in found["messages"]:
+                if letter["from"] == _SERVER:
+                    return decoded(letter["body"])
+            since = found["next"]
+            if not found["messages"] and not still():
+                return None
+
+    def _box(self, place: Place, stage: Stage) -> str:
+        name = stage_name(place.purpose, place.attempt, stage)
+        return f"/v1/runs/{place.run}/rounds/{place.round}/stages/{name}/messages"
+
+    def _verify(self, run: str) -> Verify:
+        def verify(party: str, text: bytes, signature: bytes) -> bool:
+            if party not in self._keys:
+                self._fetch_keys(run)
+            return party in self._keys and self._keys[party].signed(signature, text)
+
+        return verify
+
+    def _fetch_keys(self, run: str) -> None:
+        found: list[Mapping[str, Any]] = self._connection.call("GET", f"/v1/runs/{run}/clients")["clients"]
+        self._keys = {own["client"]: PublicKey(Kind(own["kind"]), decoded(own["key"])) for own in found}
