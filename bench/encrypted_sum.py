@@ -36,12 +36,14 @@ def measure(clients: int, parameters: int, turns: int) -> dict[str, Any]:
     updates = [random.uniform(-1, 1, parameters).astype(np.float32) for _ in range(clients)]
     terms = Parameters.fitting(cohort=clients, bound=1.0, largest_weight=1, values=parameters, figures=2)
     secret = SecretKey.generate(floor=clients)
-    round = Round(run="bench", number=0, parameters=terms, key=secret.public.fingerprint)
+    round = Round(run="bench", number=0, parameters=terms, keys=(secret.public.fingerprint,))
 
     def client(index: int) -> Sent:
-        return encrypted(round, secret.public, f"client {index}", (updates[index], 1, (0.5, 2.0)), lambda _: bytes(64))
+        return encrypted(
+            round, [secret.public], f"client {index}", (updates[index], 1, (0.5, 2.0)), lambda _: bytes(64)
+        )
 
-    pad_bytes = len(client(0).pad.to_bytes())
+    pad_bytes = len(client(0).pads[0].to_bytes())
     calls: dict[str, Callable[[], int]] = {OURS: lambda: len(client(0).update) + pad_bytes}
     calls |= {f"CKKS, {kind.name.lower()}": _ckks(_context(kind), updates[0]) for kind in tenseal.ENCRYPTION_TYPE}
     best, sizes = _interleaved(calls, turns)
@@ -66,7 +68,7 @@ def _round(round: Round, secret: SecretKey, sent: list[Sent], updates: list[Arra
     for one in sent:
         total.add(one.update)
     added = time.process_time()
-    request = Request(round, tuple(one.pad for one in sent), total.to_bytes())
+    request = Request(round, tuple(one.pads[0] for one in sent), total.to_bytes())
     holder = KeyHolder(secret=secret, verify=lambda *_: True)
     asked = time.process_time()
     totals = holder.answer(request, Answered(), lambda _: None)

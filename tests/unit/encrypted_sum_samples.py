@@ -17,6 +17,8 @@ from koinon.privacy.encrypted_sum.pads import Round
 from koinon.privacy.encrypted_sum.parameters import Parameters
 from koinon.tree import Array
 
+PADS_ALONE = (10, 11)
+"""Key holders without a lattice's key."""
 CLIENTS = ("amiens", "brest", "caen")
 PARAMETERS = Parameters.fitting(cohort=4, bound=1.0, largest_weight=50, values=10_000, figures=2)  # two ciphertexts
 WEIGHTS = {"amiens": 50, "brest": 1, "caen": 33, "dijon": 2}
@@ -27,14 +29,15 @@ def secret_key(which: int = 0) -> SecretKey:
     return _made(which)
 
 
-def sent_by(client: str, number: int = 7) -> Sent:
+def sent_by(client: str, number: int = 7, holders: tuple[int, ...] = (0,)) -> Sent:
     """Return what a client sends in a round, always the same."""
-    return _sent(client, number)
+    return _sent(client, number, holders)
 
 
-def the_round(number: int = 7) -> Round:
+def the_round(number: int = 7, holders: tuple[int, ...] = (0,)) -> Round:
     """Return a round of the run."""
-    return Round(run="hearts", number=number, parameters=PARAMETERS, key=secret_key().public.fingerprint)
+    keys = tuple(secret_key(which).public.fingerprint for which in holders)
+    return Round(run="hearts", number=number, parameters=PARAMETERS, keys=keys)
 
 
 def update(client: str) -> Array:
@@ -73,26 +76,34 @@ class Kept:
         self.states.append(answered.to_bytes())
 
 
-def total_of(*clients: str, number: int = 7) -> EncryptedSum:
+def total_of(*clients: str, number: int = 7, holders: tuple[int, ...] = (0,)) -> EncryptedSum:
     """Return the coordinator's sum."""
-    total = EncryptedSum(the_round(number))
+    total = EncryptedSum(the_round(number, holders))
     for client in clients:
-        total.add(sent_by(client, number).update)
+        total.add(sent_by(client, number, holders).update)
     return total
 
 
 def request(*, named: tuple[str, ...] = CLIENTS, total: bytes | None = None, number: int = 7) -> Request:
     """Return what a coordinator asks; an honest one unless told otherwise."""
     body = total_of(*named, number=number).to_bytes() if total is None else total
-    return Request(the_round(number), tuple(sent_by(client, number).pad for client in named), body)
+    return Request(the_round(number), tuple(sent_by(client, number).pads[0] for client in named), body)
 
 
 @functools.cache
 def _made(which: int) -> SecretKey:
-    return SecretKey.generate(floor=3)
+    return SecretKey.generate(floor=3, pads_alone=which in PADS_ALONE)
 
 
 @functools.cache
-def _sent(client: str, number: int) -> Sent:
+def _sent(client: str, number: int, holders: tuple[int, ...]) -> Sent:
     own = (update(client), WEIGHTS[client], (1.5, -250.25))
-    return encrypted(the_round(number), secret_key().public, client, own, signer(client))
+    keys = [secret_key(which).public for which in holders]
+    return encrypted(the_round(number, holders), keys, client, own, signer(client))
+
+
+def shared_request(place: int, holders: tuple[int, ...], named: tuple[str, ...] = CLIENTS) -> Request:
+    """Return what the holder at ``place`` among several is asked."""
+    pads = tuple(sent_by(client, 7, holders).pads[place] for client in named)
+    body = total_of(*named, holders=holders).to_bytes() if place == 0 else b""
+    return Request(the_round(7, holders), pads, body)

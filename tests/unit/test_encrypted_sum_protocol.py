@@ -18,9 +18,9 @@ from koinon.errors import ClientError, ConfigurationError, FleetError, FormatErr
 from koinon.privacy.encrypted_sum import ciphertexts, lattice
 from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum, packed, polynomials
 from koinon.privacy.encrypted_sum.client import encrypted
-from koinon.privacy.encrypted_sum.holder import Answered, Request
+from koinon.privacy.encrypted_sum.holder import Answered, Request, together
 from koinon.privacy.encrypted_sum.keys import PublicKey, SecretKey
-from koinon.privacy.encrypted_sum.pads import Pad, SealedPad, without
+from koinon.privacy.encrypted_sum.pads import Pad, SealedPad
 from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS
 from koinon.privacy.encrypted_sum.trust import statement
 from koinon.tree import Array
@@ -54,10 +54,10 @@ def test_addition_is_seals() -> None:
         api, context = seal._seal, seal._context
         encrypt = seal.encryptor(samples.secret_key().public.lattice)
         words = [encrypt(np.full(DEGREE, value, np.uint64)) for value in (3, 4)]
-        front = seal._front(_some_ciphertext(api, seal), 2 * DEGREE)
+        front = seal._front(_some_ciphertext(api, seal), 2 * DEGREE * 8)
         both = [api.Ciphertext(), api.Ciphertext()]
         for one, own in zip(both, words, strict=True):
-            seal._load(one, front, own)
+            seal._load(one, front, own.data)
         api.Evaluator(context).add_inplace(*both)
         assert np.array_equal(seal._words(both[0], 2 * DEGREE).reshape(2, -1), ciphertexts.reduced(words[0] + words[1]))
 
@@ -65,10 +65,10 @@ def test_addition_is_seals() -> None:
 def test_an_update_is_never_encrypted_alike() -> None:
     own = (samples.update("caen"), 1, (0.0, 0.0))
     first, second = (
-        encrypted(samples.the_round(), samples.secret_key().public, "caen", own, samples.signer("caen")) for _ in "12"
+        encrypted(samples.the_round(), [samples.secret_key().public], "caen", own, samples.signer("caen")) for _ in "12"
     )
     assert first.update != second.update
-    assert first.pad.sealed != second.pad.sealed
+    assert first.pads[0].sealed != second.pads[0].sealed
 
 
 # What a malicious coordinator may hand the key holder.
@@ -158,14 +158,14 @@ def test_what_is_left_of_what_is_not_the_sum_is_uniform(handed: Callable[[], Enc
     """Even before the holder refuses it: the pads that did not cancel hide what a coordinator hoped to see."""
     asked = samples.request(total=handed().to_bytes())
     pads = [pad.opened(asked.round, samples.secret_key()) for pad in asked.pads]
-    body = ciphertexts.summed(asked.total, asked.round)
-    with lattice.opened(PARAMETERS.plain_bits) as seal:
-        found, _ = seal.decryptor(samples.secret_key().lattice)(polynomials(body[: ciphertexts.SUM_BYTES]))
-    left = without(found, 0, pads)
-    for shift in (0, 8, PARAMETERS.plain_bits - 8):
-        counts = np.bincount((left >> np.uint64(shift)).astype(np.uint8), minlength=256)
-        chi_squared = float(((counts - DEGREE / 256) ** 2 / (DEGREE / 256)).sum())
-        assert 130 < chi_squared < 400  # 255 degrees of freedom: a chance of less than 1e-7 either way
+    left = samples.holder()._decrypted(PARAMETERS, ciphertexts.summed(asked.total, asked.round), pads)[0]
+    assert all(130 < _chi_squared(left, shift) < 400 for shift in (0, 8, PARAMETERS.plain_bits - 8))
+
+
+def _chi_squared(cells: Array, shift: int = 0) -> float:
+    """Return the statistic of eight bits: 255 degrees of freedom, so 130 and 400 each have a chance of less than 1e-7."""
+    counts = np.bincount((cells >> np.uint64(shift)).astype(np.uint8), minlength=256)
+    return float(((counts - DEGREE / 256) ** 2 / (DEGREE / 256)).sum())
 
 
 def test_pads_of_others_do_not_come_off() -> None:
@@ -203,7 +203,7 @@ def test_strangers_and_changed_pads_are_refused() -> None:
         replace(own, client="dijon"),
         replace(own, signature=bytes(64)),
         replace(own, sealed=bytes(80)),
-        samples.sent_by("amiens", 8).pad,
+        samples.sent_by("amiens", 8).pads[0],
     ):
         with pytest.raises(FleetError, match="has not signed this round"):
             _answer(replace(asked, pads=(changed, *asked.pads[1:])))
@@ -240,9 +240,10 @@ def test_a_round_is_another_one_with_another_anything() -> None:
         replace(own, run="lungs"),
         replace(own, number=8),
         replace(own, parameters=replace(PARAMETERS, scale=PARAMETERS.scale - 1)),
-        replace(own, key=samples.secret_key(1).public.fingerprint),
+        replace(own, keys=(samples.secret_key(1).public.fingerprint,)),
+        replace(own, keys=(*own.keys, samples.secret_key(1).public.fingerprint)),
     ]
-    assert len({found.digest for found in (own, *others)}) == 5
+    assert len({found.digest for found in (own, *others)}) == 6
 
 
 def test_a_pad_is_another_one_in_each_ciphertext() -> None:
@@ -254,7 +255,7 @@ def test_a_pad_is_another_one_in_each_ciphertext() -> None:
 
 
 def test_a_request_for_another_key_is_refused() -> None:
-    with pytest.raises(FleetError, match="for the key"):
+    with pytest.raises(FleetError, match="for other keys"):
         samples.holder(1).answer(samples.request(), Answered(), Kept([]))
 
 
@@ -326,6 +327,67 @@ def test_a_damaged_memory_is_an_error(damaged: bytes) -> None:
         Answered.from_bytes(damaged)
 
 
+# Several key holders.
+
+TOGETHER = (0, 10, 11)
+
+
+def _shares(holders: tuple[int, ...]) -> list[Array]:
+    return [
+        samples.holder(which).share(samples.shared_request(place, holders), Answered(), Kept([]))
+        for place, which in enumerate(holders)
+    ]
+
+
+def test_several_holders_share_a_sum() -> None:
+    totals = together(samples.shared_request(0, TOGETHER), _shares(TOGETHER))
+    assert np.array_equal(totals.values, sum(map(samples.whole, CLIENTS)))
+    assert totals.weight == 84
+
+
+def test_without_one_of_the_holders_there_is_no_number() -> None:
+    asked, shares = samples.shared_request(0, TOGETHER), _shares(TOGETHER)
+    for place in range(3):
+        some = [share for index, share in enumerate(shares) if index != place]
+        with pytest.raises(FleetError, match="2 answered"):
+            together(asked, some)
+        with pytest.raises(FleetError, match="is not the sum"):
+            together(asked, [*some, np.zeros_like(shares[0])])
+        with pytest.raises(FleetError, match="is not the sum"):
+            together(asked, [*some, some[0]])
+        assert 130 < _chi_squared(sum(some)[0]) < 400
+
+
+def test_a_single_holder_does_not_answer_for_several() -> None:
+    with pytest.raises(FleetError, match="shared by 3 key holders"):
+        samples.holder().answer(samples.shared_request(0, TOGETHER), Answered(), Kept([]))
+
+
+def test_a_holder_of_pads_has_a_floor_and_a_memory_too() -> None:
+    keeper, kept = samples.holder(10), Kept([])
+    with pytest.raises(FleetError, match="no crowd"):
+        keeper.share(samples.shared_request(1, TOGETHER, ("amiens", "brest")), Answered(), kept)
+    keeper.share(samples.shared_request(1, TOGETHER), Answered(), kept)
+    with pytest.raises(FleetError, match="one sum only"):
+        other = samples.shared_request(1, TOGETHER, ("amiens", "brest", "dijon"))
+        keeper.share(other, Answered.from_bytes(kept.states[-1]), kept)
+    with pytest.raises(FleetError, match="does not open"):
+        keeper.share(samples.shared_request(2, TOGETHER), Answered(), kept)
+
+
+@pytest.mark.parametrize("holders", [(10,), (10, 0), (0, 1)])
+def test_the_first_holder_has_the_lattice_and_no_other(holders: tuple[int, ...]) -> None:
+    with pytest.raises(FleetError, match="the first has a lattice's key"):
+        samples.sent_by("amiens", 7, holders)
+
+
+def test_a_holder_is_there_once() -> None:
+    own = samples.secret_key().public.fingerprint
+    for keys in ((), (own, own), (own[:-1],), tuple(bytes([n]) * 32 for n in range(17))):
+        with pytest.raises(ConfigurationError, match="different key holders"):
+            replace(samples.the_round(), keys=keys)
+
+
 # The client.
 
 
@@ -345,14 +407,14 @@ def test_a_damaged_memory_is_an_error(damaged: bytes) -> None:
 )
 def test_a_client_refuses_what_does_not_fit(numbers: tuple[Array, int, tuple[float, ...]], why: str) -> None:
     with pytest.raises(ClientError, match=why) as refused:
-        encrypted(samples.the_round(), samples.secret_key().public, "caen", numbers, samples.signer("caen"))
+        encrypted(samples.the_round(), [samples.secret_key().public], "caen", numbers, samples.signer("caen"))
     assert refused.value.client == "caen"
 
 
 def test_a_client_does_not_encrypt_for_another_key() -> None:
     own = (samples.update("caen"), 1, (0.0, 0.0))
     with pytest.raises(FleetError, match="Ask the key holder"):
-        encrypted(samples.the_round(), samples.secret_key(1).public, "caen", own, samples.signer("caen"))
+        encrypted(samples.the_round(), [samples.secret_key(1).public], "caen", own, samples.signer("caen"))
 
 
 def test_a_key_of_low_order_is_refused() -> None:
@@ -385,7 +447,7 @@ def test_keys_come_back_from_their_bytes() -> None:
     own = samples.secret_key()
     again = SecretKey.from_bytes(own.to_bytes())
     assert again.public.fingerprint == own.public.fingerprint
-    assert np.array_equal(again.lattice, own.lattice)
+    assert again == own
     assert own.envelope.hex() not in repr(own)
 
 
@@ -412,7 +474,8 @@ def test_the_statement_says_who_is_trusted() -> None:
     signed, unsigned = statement(3, signed_list=True), statement(3, signed_list=False)
     assert "whatever it does" in signed[0]
     assert "honest but curious" in unsigned[0]
-    assert any("together learn every update" in line for line in signed)
+    assert any("Coordinator and key holder together learn" in line for line in signed)
+    assert any("all 3 key holders together learn" in line for line in statement(3, signed_list=True, holders=3))
 
 
 def _some_ciphertext(api: object, seal: lattice.Lattice) -> object:

@@ -18,35 +18,48 @@ from koinon.tree import Array
 
 @dataclass(frozen=True)
 class Sent:
-    """``update`` goes into the coordinator's sum; ``pad`` is for the key holder, who gets it from the coordinator."""
+    """``update`` goes into the coordinator's sum; ``pads`` are for the key holders, one each, by way of the coordinator."""
 
     update: bytearray
-    pad: SealedPad
+    pads: tuple[SealedPad, ...]
 
 
 def encrypted(
-    round: Round, public: PublicKey, client: str, numbers: tuple[Array, int, Sequence[float]], sign: Sign
+    round: Round, holders: Sequence[PublicKey], client: str, numbers: tuple[Array, int, Sequence[float]], sign: Sign
 ) -> Sent:
     """Return what ``client`` sends of ``numbers``: an update, its weight, its metric sums.
 
     The update is float32 ``[values]``; it, the weight and the figures are weighted and rounded as ``round.parameters`` says.
-    Raises ClientError for numbers that do not fit, FleetError for another key than the round's, and UnsupportedError
+    Raises ClientError for numbers that do not fit, FleetError for other keys than the round's, and UnsupportedError
     without ``koinon[he]``.
     """
+    _refuse_other_keys(round, holders)
     parameters = round.parameters
-    if public.fingerprint != round.key:
-        raise FleetError(
-            f"The key holder's key has the fingerprint {public.fingerprint.hex()}, and the round is for {round.key.hex()}. "
-            "Ask the key holder, not the coordinator, which is right."
-        )
-    own, pad = Packed(parameters, *numbers, client), Pad.fresh(parameters)
+    own, pads = Packed(parameters, *numbers, client), [Pad.fresh(parameters) for _ in holders]
     mask = np.uint64((1 << parameters.plain_bits) - 1)
     out = bytearray(UPDATE + round.digest)
     with lattice.opened(parameters.plain_bits) as seal:
-        encrypt = seal.encryptor(public.lattice)
+        encrypt = seal.encryptor(holders[0].lattice)
         for index in range(parameters.ciphertexts):
-            pair = encrypt((own.plaintext(index) + pad(index)) & mask)
-            for words, dropped in zip(pair, parameters.dropped_bits, strict=True):
+            cells = own.plaintext(index)
+            for pad in pads:
+                cells += pad(index)
+            for words, dropped in zip(encrypt(cells & mask), parameters.dropped_bits, strict=True):
                 for plane in packed(words, dropped):
                     out += plane.data
-    return Sent(out, pad.sealed(round, client, public, sign))
+    sealed = (pad.sealed(round, client, holder, sign) for pad, holder in zip(pads, holders, strict=True))
+    return Sent(out, tuple(sealed))
+
+
+def _refuse_other_keys(round: Round, holders: Sequence[PublicKey]) -> None:
+    if (found := tuple(holder.fingerprint for holder in holders)) != round.keys:
+        raise FleetError(
+            f"The key holders' keys have the fingerprints {_hex(found)}, and the round is for {_hex(round.keys)}. Ask the key "
+            "holders, not the coordinator, which are right."
+        )
+    if [bool(holder.lattice) for holder in holders] != [True] + [False] * (len(holders) - 1):
+        raise FleetError("Of several key holders the first has a lattice's key, and the others keep pads alone.")
+
+
+def _hex(fingerprints: Sequence[bytes]) -> str:
+    return ", ".join(key.hex() for key in fingerprints)

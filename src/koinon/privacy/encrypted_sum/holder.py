@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Self
@@ -15,13 +15,13 @@ from koinon.errors import ConfigurationError, FleetError, FormatError, StoreErro
 from koinon.privacy.encrypted_sum import binary, ciphertexts, lattice, packing
 from koinon.privacy.encrypted_sum.keys import SecretKey
 from koinon.privacy.encrypted_sum.packing import Totals
-from koinon.privacy.encrypted_sum.pads import LONGEST_NAME, Pad, Round, SealedPad, Verify, without
+from koinon.privacy.encrypted_sum.pads import LONGEST_NAME, MOST_HOLDERS, Pad, Round, SealedPad, Verify
 from koinon.privacy.encrypted_sum.parameters import DEGREE, Parameters
+from koinon.privacy.random_bits import KEY_BYTES
 from koinon.tree import Array
 
 _REQUEST = b"koinon decryption request 1\n"
 _LONGEST_PARAMETERS = 1 << 10
-_FINGERPRINT = 32
 _FORMAT = 1
 
 
@@ -36,18 +36,20 @@ class Request:
     def to_bytes(self) -> bytes:
         """Return the message."""
         parts = (self.round.run.encode(), self.round.parameters.text())
-        head = b"".join(map(binary.field, parts)) + binary.number(self.round.number) + self.round.key
-        pads = b"".join(pad.to_bytes() for pad in self.pads)
-        return b"".join((_REQUEST, head, binary.number(len(self.pads)), pads, self.total))
+        keys = (binary.number(len(self.round.keys)), *self.round.keys)
+        pads = (binary.number(len(self.pads)), *(pad.to_bytes() for pad in self.pads))
+        head = (*map(binary.field, parts), binary.number(self.round.number))
+        return b"".join((_REQUEST, *head, *keys, *pads, self.total))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return the request of :meth:`to_bytes`. Raises FormatError for anything else."""
         reader = binary.Reader(data, _REQUEST, "A decryption request")
         run, parameters = reader.line(LONGEST_NAME), Parameters.from_text(reader.field(_LONGEST_PARAMETERS))
-        number, key = reader.number((1 << 32) - 1), bytes(reader.take(_FINGERPRINT))
+        number = reader.number((1 << 32) - 1)
+        keys = tuple(bytes(reader.take(KEY_BYTES)) for _ in range(reader.number(MOST_HOLDERS)))
         try:
-            round = Round(run=run, number=number, parameters=parameters, key=key)
+            round = Round(run=run, number=number, parameters=parameters, keys=keys)
         except ConfigurationError as error:
             raise FormatError(str(error)) from error
         pads = tuple(SealedPad.read(reader) for _ in range(reader.number(parameters.cohort)))
@@ -120,16 +122,23 @@ class KeyHolder:
         clients or too many, one of them twice, a signature or a seal that does not hold, a round that is over. Raises it
         too where the ciphertext is not the sum of these clients; that round is then over, and no number is returned.
         """
+        return together(request, [self.share(request, answered, keep)])
+
+    def share(self, request: Request, answered: Answered, keep: Callable[[Answered], None]) -> Array:
+        """Return this holder's share of the plaintexts, uint64 ``[ciphertexts, DEGREE]``, as :meth:`answer` does.
+
+        With one holder it is the plaintexts. With several it is uniform without the others' shares, see :func:`together`.
+        """
         self._admit(request)
-        body = ciphertexts.summed(request.total, request.round)
+        body = ciphertexts.summed(request.total, request.round) if self.secret.lattice else None
         pads = [pad.opened(request.round, self.secret) for pad in request.pads]
         keep(answered.with_request(request))
         return self._decrypted(request.round.parameters, body, pads)
 
     def _admit(self, request: Request) -> None:
         round, names = request.round, [pad.client for pad in request.pads]
-        if round.key != self.secret.public.fingerprint:
-            raise FleetError(f"The request is for the key {round.key.hex()}. Ask the key holder who has it.")
+        if self.secret.public.fingerprint not in round.keys:
+            raise FleetError("The request is for other keys than this key holder's. Ask the key holders who have them.")
         if len(names) < self.floor:
             raise FleetError(f"{len(names)} clients are no crowd: this key decrypts sums of at least {self.floor}.")
         if len(names) > round.parameters.cohort or len(set(names)) < len(names):
@@ -144,23 +153,35 @@ class KeyHolder:
                     "for this key."
                 )
 
-    def _decrypted(self, parameters: Parameters, body: memoryview, pads: list[Pad]) -> Totals:
-        mask = np.uint64((1 << parameters.plain_bits) - 1)
-        plaintexts = np.empty((parameters.ciphertexts, DEGREE), np.uint64)
-        with lattice.opened(parameters.plain_bits) as seal:
-            decrypt = seal.decryptor(self.secret.lattice)
-            for index, plaintext in enumerate(plaintexts):
-                own = body[index * ciphertexts.SUM_BYTES : (index + 1) * ciphertexts.SUM_BYTES]
-                found, _ = decrypt(ciphertexts.polynomials(own))
-                plaintext[:] = without(found, index, pads) & mask
-        _refuse_other_sums(plaintexts, len(pads))
-        return packing.unpacked(parameters, plaintexts, len(pads))
+    def _decrypted(self, parameters: Parameters, body: memoryview | None, pads: list[Pad]) -> Array:
+        plaintexts = np.zeros((parameters.ciphertexts, DEGREE), np.uint64)
+        if body is not None:
+            with lattice.opened(parameters.plain_bits) as seal:
+                decrypt, _ = seal.decryptor(self.secret.lattice)
+                for index, plaintext in enumerate(plaintexts):
+                    own = body[index * ciphertexts.SUM_BYTES : (index + 1) * ciphertexts.SUM_BYTES]
+                    plaintext[:] = decrypt(ciphertexts.polynomials(own))
+        for index, plaintext in enumerate(plaintexts):
+            for pad in pads:
+                plaintext -= pad(index)
+        return plaintexts & np.uint64((1 << parameters.plain_bits) - 1)
 
 
-def _refuse_other_sums(plaintexts: Array, clients: int) -> None:
-    """Raise FleetError unless each plaintext counts the clients whose pads were taken off."""
+def together(request: Request, shares: Sequence[Array]) -> Totals:
+    """Return the totals of all holders' shares of one request's round; each holder has had a request with its own pads.
+
+    Raises FleetError unless each plaintext counts the clients whose pads were taken off: no number is returned then.
+    """
+    parameters, clients = request.round.parameters, len(request.pads)
+    if len(shares) != len(request.round.keys):
+        raise FleetError(
+            f"The sum is shared by {len(request.round.keys)} key holders, and {len(shares)} answered. Without all of them it is "
+            "noise: ask each for its share."
+        )
+    plaintexts: Array = np.sum(shares, axis=0, dtype=np.uint64) & np.uint64((1 << parameters.plain_bits) - 1)
     if (plaintexts[:, 0] != clients).any():
         raise FleetError(
             f"The ciphertext is not the sum of these {clients} clients: one is missing, or there twice, or the sum was changed "
             "or made for another key. This round is not decrypted; look into it before the next one."
         )
+    return packing.unpacked(parameters, plaintexts, clients)

@@ -19,9 +19,9 @@ from koinon.errors import UnsupportedError
 from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS, SPECIAL
 from koinon.tree import Array
 
-PUBLIC_WORDS, SECRET_WORDS = 4 * DEGREE, 2 * DEGREE
-"""uint64 of a public and of a secret key: a polynomial (of the two) for each prime."""
-_WORD = 8
+WORD = 8
+PUBLIC_BYTES, SECRET_BYTES = 4 * DEGREE * WORD, 2 * DEGREE * WORD
+"""Of a public and of a secret key: uint64, a polynomial (of the two) for each prime."""
 _HEADER = struct.Struct(
     "<HBBBBHQ"
 )  # SEAL's: a mark, its own length, two of version, compression, reserved, bytes in all
@@ -45,44 +45,47 @@ class Lattice:
                 "Choose parameters by Parameters.fitting(...)."
             )
 
-    def generate(self) -> tuple[Array, Array]:
-        """Return the words of a new secret key and of its public key."""
+    def generate(self) -> tuple[bytes, bytes]:
+        """Return a new secret key and its public key."""
         generator, public = self._seal.KeyGenerator(self._context), self._seal.PublicKey()
         generator.create_public_key(public)
-        return self._words(generator.secret_key(), SECRET_WORDS), self._words(public, PUBLIC_WORDS)
+        return self._tail(generator.secret_key(), SECRET_BYTES), self._tail(public, PUBLIC_BYTES)
 
-    def encryptor(self, public: Array) -> Callable[[Array], Array]:
+    def encryptor(self, public: bytes) -> Callable[[Array], Array]:
         """Return what encrypts a plaintext, uint64 ``[DEGREE]``, to a ciphertext, uint64 ``[2, DEGREE]`` below MODULUS."""
         seal = self._seal
         key, plain, cipher = seal.PublicKey(), seal.Plaintext(DEGREE), seal.Ciphertext()
-        self._load(key, self._front(self._own_public(), PUBLIC_WORDS), public)
-        encryptor, front = seal.Encryptor(self._context, key), self._front(plain, DEGREE)
+        self._load(key, self._front(self._own_public(), PUBLIC_BYTES), public)
+        encryptor, front = seal.Encryptor(self._context, key), self._front(plain, DEGREE * WORD)
 
         def encrypt(cells: Array) -> Array:
-            self._load(plain, front, cells)
+            self._load(plain, front, np.ascontiguousarray(cells, "<u8").data)
             encryptor.encrypt(plain, cipher)
             return self._words(cipher, 2 * DEGREE).reshape(2, DEGREE)
 
         return encrypt
 
-    def decryptor(self, secret: Array) -> Callable[[Array], tuple[Array, int]]:
-        """Return what decrypts a ciphertext, uint64 ``[2, DEGREE]`` below MODULUS, to a plaintext and its noise budget."""
+    def decryptor(self, secret: bytes) -> tuple[Callable[[Array], Array], Callable[[], int]]:
+        """Return what decrypts a ciphertext, uint64 ``[2, DEGREE]`` below MODULUS, and what measures the last one's budget.
+
+        The budget is SEAL's invariant noise budget in bits; at 0 a plaintext may be wrong.
+        """
         seal = self._seal
         key, plain, cipher = seal.SecretKey(), seal.Plaintext(), seal.Ciphertext()
-        self._load(key, self._front(seal.KeyGenerator(self._context).secret_key(), SECRET_WORDS), secret)
+        self._load(key, self._front(seal.KeyGenerator(self._context).secret_key(), SECRET_BYTES), secret)
         decryptor = seal.Decryptor(self._context, key)
         seal.Encryptor(self._context, self._own_public()).encrypt_zero(cipher)
-        front = self._front(cipher, 2 * DEGREE)
+        front = self._front(cipher, 2 * DEGREE * WORD)
 
-        def decrypt(words: Array) -> tuple[Array, int]:
-            self._load(cipher, front, words)
+        def decrypt(words: Array) -> Array:
+            self._load(cipher, front, np.ascontiguousarray(words, "<u8").data)
             decryptor.decrypt(cipher, plain)
             out = np.zeros(DEGREE, np.uint64)
             if (count := plain.coeff_count()) and not plain.is_zero():
                 out[:count] = self._words(plain, count)
-            return out, decryptor.invariant_noise_budget(cipher)
+            return out
 
-        return decrypt
+        return decrypt, lambda: int(decryptor.invariant_noise_budget(cipher))
 
     def _own_public(self) -> Any:
         """Return a public key nobody has the secret of: SEAL's layout is read off it."""
@@ -103,15 +106,17 @@ class Lattice:
         return _HEADER.pack(mark, length, major, minor, _NOT_COMPRESSED, reserved, length + len(body)), body
 
     def _words(self, thing: Any, count: int) -> Array:
-        _, body = self._saved(thing)
-        return np.frombuffer(body[-_WORD * count :], "<u8")
+        return np.frombuffer(self._tail(thing, count * WORD), "<u8")
 
-    def _front(self, thing: Any, count: int) -> bytes:
+    def _tail(self, thing: Any, size: int) -> bytes:
+        return self._saved(thing)[1][-size:]
+
+    def _front(self, thing: Any, size: int) -> bytes:
         header, body = self._saved(thing)
-        return header + body[: -_WORD * count]
+        return header + body[:-size]
 
-    def _load(self, thing: Any, front: bytes, words: Array) -> None:
-        written = os.pwritev(self._file, [front, np.ascontiguousarray(words, "<u8").data], 0)
+    def _load(self, thing: Any, front: bytes, words: bytes | memoryview) -> None:
+        written = os.pwritev(self._file, [front, words], 0)
         os.ftruncate(self._file, written)
         thing.load(self._context, self._path)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, TypeAlias
@@ -29,33 +29,38 @@ Sign: TypeAlias = Callable[[bytes], bytes]
 Verify: TypeAlias = Callable[[str, bytes, bytes], bool]
 """Whether ``(client, text, signature)`` is a member of the roster and its signature."""
 LONGEST_NAME = 255
+MOST_HOLDERS = 16
 _LONGEST_SIGNATURE = 255
 _SEALED_BYTES = KEY_BYTES + 48  # an X25519 key and an authentication tag
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Which sum a ciphertext is for: all of it is in every signature and every seal, so nothing fits another round."""
+    """Which sum a ciphertext is for: all of it is in every signature and every seal, so nothing fits another round.
+
+    ``keys`` are the fingerprints of the key holders: of one; or of several, the one with the lattice first.
+    """
 
     run: str
     number: int
     parameters: Parameters
-    key: bytes
+    keys: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
-        if (
-            not 0 < len(self.run.encode()) <= LONGEST_NAME
-            or not 0 <= self.number < 1 << 32
-            or len(self.key) != KEY_BYTES
-        ):
+        if not 0 < len(self.run.encode()) <= LONGEST_NAME or not 0 <= self.number < 1 << 32:
             raise ConfigurationError(
-                f"A round has a run's name of at most {LONGEST_NAME} bytes, a number and a key's fingerprint: found {self!r}."
+                f"A round has a run's name of at most {LONGEST_NAME} bytes and a number: found {self.run!r}, {self.number!r}."
+            )
+        count = len(self.keys)
+        if not 0 < len(set(self.keys)) == count <= MOST_HOLDERS or any(len(key) != KEY_BYTES for key in self.keys):
+            raise ConfigurationError(
+                f"A round has the fingerprints of 1 to {MOST_HOLDERS} different key holders: found {count}."
             )
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over run, number, parameters and the key holder's key."""
-        parts = (self.run.encode(), b"%d" % self.number, self.parameters.digest, self.key)
+        """SHA-256 over run, number, parameters and the key holders' keys."""
+        parts = (self.run.encode(), b"%d" % self.number, self.parameters.digest, *self.keys)
         return hashlib.sha256(b"koinon encrypted sum 1\n" + b"".join(map(field, parts))).digest()
 
     def text(self, purpose: bytes, client: str, content: bytes = b"") -> bytes:
@@ -126,14 +131,6 @@ class Pad:
         except ValueError as error:
             raise FormatError(f"The key holder's key for pads is no key ({error}). Do not use it.") from error
         return SealedPad(client, sealed, sign(round.text(b"signed", client, sealed)))
-
-
-def without(plaintext: Array, index: int, pads: Sequence[Pad]) -> Array:
-    """Return a summed plaintext less the pads in it; the caller reduces it modulo ``2**plain_bits``."""
-    out = plaintext.copy()
-    for pad in pads:
-        out -= pad(index)
-    return out
 
 
 def _hpke() -> tuple[Any, Any]:

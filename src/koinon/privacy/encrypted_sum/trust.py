@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 
-def statement(floor: int, signed_list: bool) -> tuple[str, ...]:
+def statement(floor: int, signed_list: bool, holders: int = 1) -> tuple[str, ...]:
     """Return what an encrypted sum protects from, a line each.
 
     ``signed_list`` says that the key holder knows the clients' keys from a list which the coordinator cannot change.
+    Several ``holders`` share each sum.
     """
     crowd = (
         f"The coordinator learns no update, whatever it does: only sums of at least {floor} clients, one a round."
@@ -15,8 +16,12 @@ def statement(floor: int, signed_list: bool) -> tuple[str, ...]:
     )
     return (
         crowd,
-        "The key holder learns the sums. It receives no client's ciphertext and must not: it could open it.",
-        "Coordinator and key holder together learn every update.",
+        "The key holder learns the sums. It receives no client's ciphertext and must not: it could open it."
+        if holders == 1
+        else "No key holder learns a sum, or an update; who has all their shares learns the sum.",
+        "Coordinator and key holder together learn every update."
+        if holders == 1
+        else f"Coordinator and all {holders} key holders together learn every update; without one of them, none.",
         f"A sum says something about each client in it; clients that tell the coordinator theirs count among the {floor}.",
         "A client can spoil a sum, unseen, with numbers that do not fit.",
         "The coordinator can leave clients out, and falsify the model that it makes of a sum.",
