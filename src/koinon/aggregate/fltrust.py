@@ -35,11 +35,11 @@ class FLTrust:
         return enough(self, cohort, 2, instead="Let others take part too.")
 
     def place(self, names: Sequence[str]) -> int:
-        """Return where the trusted client stands among ``names``; raises CompositionError if it does not."""
+        """Return where the trusted client stands among ``names``, the last so called; raises CompositionError if none is."""
         if self.trusted not in names:
             shown = ", ".join(repr(name) for name in list(names)[:5]) + (", ..." if len(names) > 5 else "")
             raise CompositionError(f"{self!r} names a client that there is not. The clients are {shown}.")
-        return list(names).index(self.trusted)
+        return max(i for i, name in enumerate(names) if name == self.trusted)  # who was sent away left it to another
 
     def finish(self, total: Tree, weight: Any) -> Tree:
         """Return the aggregate in float64 from updates ``[clients, ...]``, the trusted client's first."""
