@@ -1,4 +1,4 @@
-"""One computing thread for JAX and its backend for Keras, before anything imports them."""
+"""One computing thread for JAX, its cache of compiled programs and its backend for Keras, before anything imports them."""
 
 import os
 import sys
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from hypothesis import settings
 
-os.environ["NPROC"] = "1"
+from koinon.runtimes import environment
+
+os.environ.update(environment.settings(os.environ))  # as in koinon's own processes: they share the programs
 os.environ["KERAS_BACKEND"] = "jax"
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -16,6 +16,7 @@ from keras import layers
 
 import koinon as kn
 from koinon import tree
+from koinon.runtimes.environment import settings
 
 pytestmark = pytest.mark.keras
 HERE = Path(__file__).parent.parent
@@ -104,7 +105,7 @@ print(here.fit(model, here.clients(), here.quantised()).digest)
 
 
 def test_a_process_that_used_the_model_first_gets_the_same_bits() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
+    environment = {name: value for name, value in os.environ.items() if name not in settings({})}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     out = subprocess.run(
         [sys.executable, "-c", SCRIPT],

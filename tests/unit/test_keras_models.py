@@ -20,6 +20,7 @@ import koinon as kn
 from koinon import keys, tree
 from koinon.errors import DataError, ModelError, UnsupportedError
 from koinon.models.keras_on_jax import KerasModel
+from koinon.runtimes.environment import settings
 
 pytestmark = pytest.mark.keras
 STOP = kn.Stop(rounds=2)
@@ -365,7 +366,7 @@ print(run.rounds)
 @pytest.mark.tensorflow
 def test_a_model_made_in_a_tensorflow_process() -> None:
     pytest.importorskip("tensorflow")
-    environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
+    environment = {name: value for name, value in os.environ.items() if name not in settings({})}
     environment.update(KERAS_BACKEND="tensorflow", PYTHONPATH=os.pathsep.join(sys.path))
     out = subprocess.run(
         [sys.executable, "-c", TENSORFLOW], env=environment, capture_output=True, text=True, timeout=240, check=False
