@@ -127,3 +127,10 @@ def test_starting_koinon_imports_no_framework(start: str) -> None:
     code = f"import sys; {start}; print(' '.join({{m.partition('.')[0] for m in sys.modules}} & {heavy!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_taking_part_loads_no_server_and_no_database() -> None:
+    heavy = {"sqlalchemy", "starlette", "uvicorn"}
+    code = f"import sys, koinon.cli.fleet, koinon.cli.fleet_options; print(*({heavy!r} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

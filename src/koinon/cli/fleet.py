@@ -23,9 +23,7 @@ from koinon.fleet.coordinator.members import Members
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.participant import Ended, Participation, participate
-from koinon.fleet.service import log
-from koinon.fleet.service.serving import OPERATOR_FILE, serve
-from koinon.fleet.service.settings import ServedApp, Settings
+from koinon.fleet.service.settings import OPERATOR_FILE, ServedApp, Settings
 from koinon.fleet.wire.link import JoinLink
 from koinon.report.tracking.choose import sinks
 
@@ -50,6 +48,9 @@ def serve_apps(
     With ``log_json`` standard error holds the log and nothing else: join links, which are secret, only go to
     standard output, and with ``as_json`` nowhere.
     """
+    from koinon.fleet.service import log  # with the server and the database, which no other command needs
+    from koinon.fleet.service.serving import serve
+
     _refuse_equal_names(files)
     if log_json:
         log.install(as_json=True)

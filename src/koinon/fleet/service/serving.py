@@ -33,7 +33,7 @@ from koinon.fleet.service.charged import Charged
 from koinon.fleet.service.house import House, ServedRun, application
 from koinon.fleet.service.log import LoggedAccess, LoggedLedger, LoggedRun
 from koinon.fleet.service.rounds import Rounds
-from koinon.fleet.service.settings import Addresses, ServedApp, Settings
+from koinon.fleet.service.settings import OPERATOR_FILE, Addresses, ServedApp, Settings
 from koinon.fleet.service.status import status
 from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.uvicorn_server import Door
@@ -49,7 +49,6 @@ from koinon.privacy.releases import Releases, releases
 from koinon.report.progress import describe
 from koinon.store.run_directory import LEDGER, difference, short
 
-OPERATOR_FILE = "admin.json"
 _PRIVACY_KEYS = "privacy.keys"
 _INVITATION_HOURS = 24.0 * 7
 _GRACE_SECONDS = 30.0  # how long clients have to hear that a run is over

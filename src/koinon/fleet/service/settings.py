@@ -14,6 +14,7 @@ from koinon.privacy.budget import PrivacyBudget
 from koinon.round.training import FederatedTraining
 
 CHUNK_BYTES = 4 << 20
+OPERATOR_FILE = "admin.json"
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
