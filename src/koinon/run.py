@@ -14,7 +14,7 @@ from koinon.core.execution import Plan
 from koinon.core.types import Variables
 from koinon.errors import ConfigurationError
 from koinon.privacy.releases import Releases
-from koinon.privacy.statement import PrivacyStatement, statement_of_work
+from koinon.privacy.statement import PrivacyStatement
 from koinon.report.history import History
 from koinon.round.driver import Outcome
 from koinon.store.blobs import pack
@@ -37,9 +37,7 @@ class Run:
 
         Where only the clients' own work adds any, that is what it says.
         """
-        if self.releases is None:
-            return statement_of_work(self.plan.algorithm, self.rounds)
-        return self.releases.statement(len(self.plan.data))
+        return None if self.releases is None else self.releases.statement(len(self.plan.data))
 
     @property
     def variables(self) -> Variables:

@@ -22,8 +22,8 @@ from koinon.audit.membership import area, found_at, halve, membership
 from koinon.core.types import Job, Partial, Purpose, Tasks
 from koinon.data.dataset import federate
 from koinon.errors import ConfigurationError
+from koinon.privacy.accounted import accounted
 from koinon.privacy.sampling import Participation, Sampling
-from koinon.privacy.statement import accounted
 
 NUMBERS = 600
 CLIP = kn.Clip(1.0)

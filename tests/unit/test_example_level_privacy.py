@@ -1,6 +1,8 @@
 """DP-SGD on clients: the cipher and its normals, batches by secret coins, what one example can do, what is claimed."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -316,7 +318,30 @@ def test_poisson_batches_are_accounted_with_the_rate_of_their_coins() -> None:
 def test_a_seed_for_tests_is_no_guarantee() -> None:
     pytest.importorskip("dp_accounting")
     claim = PrivateTraining(multiplier=4.0, test_seed=3).statement(rounds=10)
-    assert not claim.guarantee and claim.sentence.startswith("no guarantee: test_seed")
+    assert not claim.guarantee and claim.sentence.startswith("no guarantee: a test mode")
+
+
+def test_a_run_is_charged_for_every_step_and_ends_by_its_budget(tmp_path: Path) -> None:
+    pytest.importorskip("dp_accounting")
+    work = PrivateTraining(multiplier=3.0, batches=PoissonBatches(one_in=4), optimizer=kn.sgd(0.1))
+    chosen = kn.replace(kn.fedavg(), work=work)
+
+    def run(rounds: int, **fields: Any) -> kn.Run:
+        return kn.fit(apps.model(), apps.clients(2), chosen, stop=kn.Stop(rounds=rounds), progress=False, **fields)
+
+    alone = run(3, out=tmp_path / "run")
+    assert alone.privacy.guarantee and (alone.privacy.unit, alone.privacy.rounds) == ("example", 3)
+    assert alone.privacy.epsilon == pytest.approx(work.statement(rounds=3).epsilon)
+    ledger = [json.loads(line) for line in (tmp_path / "run" / "privacy-ledger.jsonl").read_text().splitlines()]
+    assert ledger[0]["unit"] == "example" and [line["times"] for line in ledger[1:]] == [4, 4, 4]
+    limit = work.statement(rounds=2).epsilon * 1.001
+    budget = kn.PrivacyBudget(epsilon=limit, ledger=tmp_path / "ledger")
+    ended = run(9, privacy=budget)
+    assert ended.rounds == 2 and ended.stopped.startswith("budget: one more round would bring epsilon to")
+    assert ended.privacy.epsilon <= limit
+    assert run(9, privacy=budget).rounds == 0, "what was spent stays spent"
+    tested = kn.replace(chosen, work=kn.replace(work, test_seed=1))
+    assert not kn.fit(apps.model(), apps.clients(2), tested, stop=kn.Stop(rounds=1), progress=False).privacy.guarantee
 
 
 # What is refused.

@@ -16,7 +16,7 @@ from koinon.privacy.ledger import Entry, Ledger, Scope
 from koinon.privacy.mechanism import Adjacency, Event
 
 EVENT = Event(1.1, 0.1, Adjacency.ADD_OR_REMOVE)
-SCOPE = Scope("abc", Adjacency.ADD_OR_REMOVE)
+SCOPE = Scope("abc", Adjacency.ADD_OR_REMOVE, "client")
 
 
 def allow(spent) -> None:
@@ -46,6 +46,15 @@ def test_what_is_spent_is_read_again(path: Path) -> None:
     ledger.spend(entry(1, "two", other), allow)
     assert read(path).spent == ledger.spent == {EVENT: 3, other: 1}
     assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_a_round_of_several_releases_counts_as_several(path: Path) -> None:
+    ledger = Ledger(path, SCOPE)
+    for round in (1, 2):
+        ledger.spend(Entry("one", round, EVENT, times=10), allow)
+    ledger.spend(entry(1, "two"), allow)
+    assert read(path).spent == ledger.spent == {EVENT: 21}
+    assert len(read(path)) == 3, "rounds"
 
 
 def test_a_round_counts_once_however_often_it_is_repeated(path: Path) -> None:
@@ -96,7 +105,7 @@ def test_a_line_that_a_crash_left_unfinished_was_no_release(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "scope", [Scope("other", Adjacency.ADD_OR_REMOVE), Scope("abc", Adjacency.REPLACE_ONE), Scope("abc", SCOPE.adjacency, "example")]
+    "scope", [Scope("other", SCOPE.adjacency, "client"), Scope("abc", Adjacency.REPLACE_ONE, "client"), Scope("abc", SCOPE.adjacency, "example")]
 )  # fmt: skip
 def test_a_ledger_of_something_else_is_refused(path: Path, scope: Scope) -> None:
     Ledger(path, SCOPE).spend(entry(1), allow)
@@ -106,7 +115,16 @@ def test_a_ledger_of_something_else_is_refused(path: Path, scope: Scope) -> None
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("line", [b"once upon a time\n", b"{}\n", b'{"run": "one", "round": 1}\n', b"[1]\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"once upon a time\n",
+        b"{}\n",
+        b'{"run": "one", "round": 1}\n',
+        b"[1]\n",
+        (json.dumps({**entry(1).to_json(), "times": 0}) + "\n").encode(),
+    ],
+)
 def test_a_damaged_ledger_is_not_counted_as_an_empty_one(path: Path, line: bytes) -> None:
     Ledger(path, SCOPE).spend(entry(1), allow)
     path.write_bytes(path.read_bytes() + line)
@@ -155,7 +173,7 @@ def test_two_processes_lose_no_line(path: Path) -> None:
         import sys, pathlib
         from koinon.privacy.ledger import Entry, Ledger, Scope
         from koinon.privacy.mechanism import Adjacency, Event
-        ledger = Ledger(pathlib.Path(sys.argv[1]), Scope("abc", Adjacency.ADD_OR_REMOVE))
+        ledger = Ledger(pathlib.Path(sys.argv[1]), Scope("abc", Adjacency.ADD_OR_REMOVE, "client"))
         for round in range(40):
             ledger.spend(Entry(sys.argv[2], round, Event(1.1, 0.1, Adjacency.ADD_OR_REMOVE)), lambda spent: None)
         """

@@ -14,10 +14,10 @@ from koinon.app import App, resolve
 from koinon.channel.central import sensitivity
 from koinon.core.protocols import Needs, Offers
 from koinon.errors import CompositionError, ConfigurationError, StoreError
+from koinon.privacy.accounted import accounted
 from koinon.privacy.mechanism import Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
 from koinon.privacy.releases import releases
-from koinon.privacy.statement import accounted
 
 OFFERS = frozenset(Offers)
 NOISE = (kn.Clip(0.5), kn.GaussianNoise(2.0))
@@ -152,6 +152,35 @@ def test_two_runs_on_one_data_set_add_up(tmp_path: Path) -> None:
     other = linear.clients((2, 4, 5))
     with pytest.raises(StoreError, match="is a ledger of another data"):
         fit(private(), 1, clients=other, privacy=budget)
+
+
+def test_one_ledger_is_for_every_run_about_the_same_examples_however_they_are_split(tmp_path: Path) -> None:
+    """A seed, a share held out, the order of clients: with a ledger each, nobody would add the runs up."""
+    budget = kn.PrivacyBudget(epsilon=60.0, ledger=tmp_path / "ledger")
+    data = linear.clients((6, 8, 7))
+    turned = dict(reversed(data.items()))
+    for i, (clients, fields) in enumerate([(data, {"seed": 1, "holdout": 0.3}), (turned, {"seed": 2, "holdout": 0.0})]):
+        assert fit(private(), 2, clients=clients, privacy=budget, **fields).privacy.rounds == 2 * (i + 1)
+    x, y = data["site-1"]
+    changed = {**data, "site-1": (x + np.float32(1e-6), y)}
+    swapped = {**data, "site-1": data["site-2"], "site-2": data["site-1"]}
+    for other in (changed, swapped, {n: data[n] for n in list(data)[:2]}):
+        with pytest.raises(StoreError, match="is a ledger of another data"):
+            fit(private(), 1, clients=other, privacy=budget)
+
+
+def test_sampling_counts_against_those_alone_who_do_not_see_who_is_drawn() -> None:
+    """A fleet's receipts name everybody who was asked, so to the other parties a coin is no secret."""
+    poisson = fit(private(kn.Poisson(0.25)), 5, privacy_test_mode=False).privacy
+    everybody = privacy.epsilon(noise_multiplier=2.0, rounds=5, delta=1e-5)
+    assert poisson.epsilon < poisson.epsilon_seen == pytest.approx(everybody)
+    assert any(
+        f"knows who took part (a fleet's receipts tell every party): epsilon {everybody:.4g}" in line
+        for line in poisson.lines()
+    )
+    plain = fit(private(), 5, privacy_test_mode=False).privacy
+    assert plain.epsilon_seen == plain.epsilon
+    assert not any("knows who took part" in line for line in plain.lines())
 
 
 def test_a_run_that_goes_on_with_another_ledger_brings_its_rounds_along(tmp_path: Path) -> None:

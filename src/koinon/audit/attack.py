@@ -17,8 +17,9 @@ from koinon.core.execution import Runtime
 from koinon.core.ranges import whole
 from koinon.errors import ModelError
 from koinon.metrics import LOSS
+from koinon.privacy.accounted import PrivateWork, accounted
 from koinon.privacy.mechanism import CentralMechanism
-from koinon.privacy.statement import PrivacyStatement, PrivateWork, accounted
+from koinon.privacy.statement import PrivacyStatement
 
 THROWN_AWAY = "the audited models are thrown away and nothing of them is released, so no ledger is charged"
 BEFORE_THE_SUM = "canaries enter the sum, so what clients do before it (training, clipping) is not audited"

@@ -17,9 +17,9 @@ from koinon import exact, tree
 from koinon.core.execution import Plan, Runtime
 from koinon.core.protocols import Aggregator, Needs, Offers
 from koinon.core.types import Job, Partial, Purpose, Variables
+from koinon.privacy.accounted import Accounted
 from koinon.privacy.mechanism import Adjacency
 from koinon.privacy.sampling import AccountedSampler, Sampling, Scheduled
-from koinon.privacy.statement import Accounted
 from koinon.tree import Array, Tree
 
 
@@ -52,6 +52,7 @@ class CanaryRuntime:
 
     def __init__(self, inner: Runtime, plan: Plan, own: Accounted, count: int, draw: np.random.Generator) -> None:
         self._inner, self._plan, self._own, self._draw = inner, plan, own, draw
+        assert own.bound is not None, "a mechanism of the channel has a bound"
         self._bound = own.bound
         self._count = count
         self._places: list[Array] = []  # of each leaf, in name order: where its canaries lie

@@ -21,7 +21,6 @@ from koinon.errors import StoreError
 from koinon.privacy.mechanism import Adjacency, Event
 
 FORMAT = 1
-UNIT = "client"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Scope:
 
     data: str
     adjacency: Adjacency
-    unit: str = UNIT
+    unit: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the header of a ledger."""
@@ -39,16 +38,26 @@ class Scope:
 
 @dataclass(frozen=True)
 class Entry:
-    """One round of one run. ``secret`` is False where its keys came from a seed."""
+    """One round of one run: ``times`` releases of one kind. ``secret`` is False where its keys came from a seed."""
 
     run: str
     round: int
     event: Event
     secret: bool = True
+    times: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of a line."""
-        return {"run": self.run, "round": self.round, **self.event.to_json(), "secret": self.secret}
+        times = {} if self.times == 1 else {"times": self.times}
+        return {"run": self.run, "round": self.round, **self.event.to_json(), **times, "secret": self.secret}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Entry:
+        """Return the entry of :meth:`to_json`."""
+        event, times = Event.from_json(found), int(found.get("times", 1))
+        if times < 1:
+            raise ValueError("a round has a release at least")
+        return cls(str(found["run"]), int(found["round"]), event, bool(found["secret"]), times)
 
     @property
     def line(self) -> str:
@@ -71,7 +80,10 @@ class Ledger:
     @property
     def spent(self) -> Spent:
         """Every event that is written down, and how often."""
-        return Counter(entry.event for entry in list(self._entries.values()))  # another thread may add to them
+        spent = Counter[Event]()
+        for entry in list(self._entries.values()):  # another thread may add to them
+            spent[entry.event] += entry.times
+        return spent
 
     @property
     def secret(self) -> bool:
@@ -79,6 +91,7 @@ class Ledger:
         return all(entry.secret for entry in list(self._entries.values()))
 
     def __len__(self) -> int:
+        """Return how many rounds are written down."""
         return len(self._entries)
 
     def refresh(self) -> None:
@@ -130,7 +143,7 @@ class Ledger:
                 return
             if header:
                 raise ValueError("it does not say what it is about")
-            entry = Entry(str(found["run"]), int(found["round"]), Event.from_json(found), bool(found["secret"]))
+            entry = Entry.from_json(found)
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"{self._path} is not a privacy ledger, or is damaged: {line[:60]!r}. Restore it from a copy; without it "

@@ -4,42 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
+from koinon.core.protocols import Dataset
 from koinon.errors import ConfigurationError
 from koinon.privacy.accountant import composed, require, rounds_within
-from koinon.privacy.budget import PrivacyBudget, usual_delta
+from koinon.privacy.accounted import Accounted, accounted, all_accounted
+from koinon.privacy.budget import PrivacyBudget
 from koinon.privacy.ledger import Entry, Ledger, Scope, Spent
 from koinon.privacy.mechanism import CentralMechanism, Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
 from koinon.privacy.sampling import AccountedSampler, Scheduled
-from koinon.privacy.statement import Accounted, PrivacyStatement, accounted, statement
+from koinon.privacy.statement import PrivacyStatement, delta_of, statement
 from koinon.tree import Array, Tree
 
 
 def releases(
     plan: Plan, keys: Callable[[], PrivacyKeys], budget: PrivacyBudget | None, ledger: Path | None
 ) -> Releases | None:
-    """Return the door of a run whose algorithm has been checked; None where no step of its channel adds noise.
+    """Return the door of a run whose algorithm has been checked; None where neither channel nor work adds noise.
 
     ``ledger`` is where entries go if the budget names no ledger; None is memory, for a run that nobody keeps.
     Raises StoreError for a ledger of something else, UnsupportedError without ``koinon[privacy]``, ConfigurationError
     for a budget of a run that has nothing to count.
     """
-    own = accounted(plan.algorithm, len(plan.data))
-    if own is None:
+    counted = all_accounted(plan.algorithm, len(plan.data))
+    if not counted:
         if budget is not None:
             raise ConfigurationError(
-                f"{budget!r} was asked for, but no step of the channel adds noise that can be counted, so there is "
-                "nothing to keep within it. Add Clip and GaussianNoise to the channel, or drop the budget."
+                f"{budget!r} was asked for, but no noise is added that can be counted, so there is nothing to keep within it. "
+                "Add Clip and GaussianNoise to the channel, or work=PrivateTraining(...), or drop the budget."
             )
         return None
     require()
-    path = ledger if budget is None or budget.ledger is None else Path(budget.ledger)
-    book = Ledger(path, Scope(plan.data.fingerprint(), own.event.adjacency))
+    own = counted[0]
+    book = Ledger(ledger if budget is None or budget.ledger is None else Path(budget.ledger), scope(plan.data, own))
     book.refresh()
     return Releases(plan.algorithm, own, keys(), book, budget)
+
+
+def scope(data: Dataset, own: Accounted) -> Scope:
+    """Return what a ledger of ``own`` is about."""
+    return Scope(data.holdings() if isinstance(data, Held) else data.fingerprint(), own.event.adjacency, own.unit)
+
+
+@runtime_checkable
+class Held(Protocol):
+    """A dataset that tells who holds what apart from how it is split."""
+
+    def holdings(self) -> str:
+        """Return a SHA-256 over clients and their examples."""
 
 
 class Releases:
@@ -53,7 +69,7 @@ class Releases:
         self._written: set[int] = set()
         self._remembered = 0  # finished rounds that are known to be in the ledger
         self._noise = Noise(lambda round: RandomStream(keys.noise, round).normals)
-        self._room: tuple[Spent, int] = ({}, 0)  # what was spent when it was counted, and how many rounds may follow
+        self._room: tuple[Spent, int] = ({}, 0)  # what was spent when it was counted, and how many releases may follow
 
     @property
     def central(self) -> bool:
@@ -87,7 +103,8 @@ class Releases:
         ``planned`` is how many rounds are to come at most, this one included. Where clients come in turn, a client is
         in one of so many rounds, and these have one line together.
         """
-        reason = self._ledger.spend(self.entry(round), lambda spent: self._refusal(spent, self._own.charges(planned)))
+        most = self._own.turns(planned) * self._own.times
+        reason = self._ledger.spend(self.entry(round), lambda spent: self._refusal(spent, most))
         if reason is None:
             self._written.add(round)
         return reason
@@ -104,7 +121,8 @@ class Releases:
     def entry(self, round: int) -> Entry:
         """Return a round's line of the ledger: that of the first of those which have one together."""
         first = round - (round - 1) % self._own.participation.separation
-        return Entry(self._keys.run, first, self._own.event, self._keys.secret)
+        secret = self._keys.secret and self._own.secret
+        return Entry(self._keys.run, first, self._own.event, secret, self._own.times)
 
     def release(self, round: int, total: Tree) -> Tree:
         """Return a round's exact total with its noise. Raises ConfigurationError for a round that is not in the ledger."""
@@ -113,24 +131,26 @@ class Releases:
                 f"A sum was to be released, but round {round} is not in the ledger. Call begin({round}, ...) first."
             )
         assert isinstance(self._own.mechanism, CentralMechanism), "only a central mechanism has a release"
+        assert self._own.bound is not None, "a mechanism of the channel has a bound"
         return self._own.mechanism.release(total, self._own.bound, round, self._noise)
 
     def statement(self, population: int) -> PrivacyStatement:
         """Return what may be claimed of everything in the ledger so far."""
-        delta = usual_delta(population) if self._budget is None else self._budget.delta
-        return statement(self._own, 0, delta, secret=self._ledger.secret, before=self._ledger.spent)
+        delta = delta_of(self._own, population) if self._budget is None else self._budget.delta
+        return statement(self._own, 0, delta, ledger=self._ledger)
 
-    def _refusal(self, spent: Spent, planned: int) -> str | None:
+    def _refusal(self, spent: Spent, most: int) -> str | None:
+        """Return why no round may follow what is ``spent``, of the ``most`` releases that are to come."""
         if self._budget is None:
             return None
-        base, room = self._room
+        (base, room), event, times = self._room, self._own.event, self._own.times
         since = sum(spent.values()) - sum(base.values())
-        if since >= room or {**base, self._own.event: base.get(self._own.event, 0) + since} != spent:
-            room = rounds_within(spent, self._own.event, self._budget.epsilon, self._budget.delta, max(1, planned))
-            self._room = (spent, room)
-        if room:
+        if since + times > room or {**base, event: base.get(event, 0) + since} != spent:
+            room = rounds_within(spent, event, self._budget.epsilon, self._budget.delta, max(times, most))
+            self._room, since = (spent, room), 0
+        if since + times <= room:
             return None
-        after = composed({**spent, self._own.event: spent.get(self._own.event, 0) + 1}, self._budget.delta)
+        after = composed({**spent, event: spent.get(event, 0) + times}, self._budget.delta)
         return (
             f"one more round would bring epsilon to {after:.4g} at delta {self._budget.delta:.3g}; "
             f"the budget is {self._budget.epsilon:g}"

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from koinon import exact
-from koinon.core.algorithm import Algorithm
-from koinon.errors import CompositionError
 from koinon.privacy.accountant import composed, composed_renyi
-from koinon.privacy.ledger import UNIT
-from koinon.privacy.mechanism import Event, Mechanism, Trust
-from koinon.privacy.sampling import AccountedSampler, Participation, Sampling
+from koinon.privacy.accounted import CLIENT, EXAMPLE, Accounted
+from koinon.privacy.budget import DELTA, usual_delta
+from koinon.privacy.ledger import Ledger
+from koinon.privacy.mechanism import Event
 
-NOT_COVERED = (
+_FIGURES = (
     "the sums behind the figures (losses, accuracies, examples), which carry no noise, and when to stop and which round is "
     + "best, where they decide it",
     "who took part, who was refused and why, and how long it took",
 )
-_MARGIN = 1 - 1e-4  # float32 may find a norm longer than it is
+NOT_COVERED = {
+    CLIENT: (*_FIGURES, "how many clients there are"),
+    EXAMPLE: (
+        *_FIGURES,
+        "how many examples a client has",
+        "a round that a coordinator has the client compute once more, on another model: it is one more",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,8 @@ class PrivacyStatement:
     """What a run's releases promise each ``unit``, and on what conditions. Without a guarantee, ``why_not`` says why.
 
     ``epsilon`` is by loss distributions, ``epsilon_renyi`` by Renyi divergences, both at ``delta``, after
-    ``rounds`` in which one ``unit`` may have taken part.
+    ``rounds`` in which one ``unit`` may have taken part. ``epsilon_seen`` is what is left of it against whoever knows who
+    took part, for a unit that did in all of them: more, where sampling is counted.
     """
 
     guarantee: bool
@@ -37,12 +43,13 @@ class PrivacyStatement:
     unit: str
     epsilon: float
     epsilon_renyi: float
+    epsilon_seen: float
     delta: float
     rounds: int
     adjacency: str
     sampling: str
     trust: str
-    not_covered: tuple[str, ...] = NOT_COVERED
+    not_covered: tuple[str, ...]
 
     @property
     def sentence(self) -> str:
@@ -62,6 +69,7 @@ class PrivacyStatement:
             f"by {self.mechanism}",
             f"adjacent: {self.adjacency} {self.unit}",
             f"drawn: {self.sampling}",
+            *self._seen(),
             f"trust: {self.trust}",
             *(f"not covered: {what}" for what in self.not_covered),
         ]
@@ -70,103 +78,53 @@ class PrivacyStatement:
         """Return the fields as JSON."""
         return {**asdict(self), "not_covered": list(self.not_covered)}
 
-
-@dataclass(frozen=True)
-class Accounted:
-    """What of an algorithm the accountant counts: the step that adds noise, how clients are drawn, a round's event.
-
-    ``bound`` is the L2 norm of an update at most, as that step finds it.
-    """
-
-    mechanism: Mechanism
-    participation: Participation
-    event: Event
-    bound: float
-
-    def charges(self, rounds: int) -> int:
-        """Return how often ``rounds`` rounds are charged: once for all the rounds in which a client has one turn."""
-        return -(-rounds // self.participation.separation)
-
-
-def accounted(algorithm: Algorithm, population: int) -> Accounted | None:
-    """Return what is counted in every round of an algorithm that was checked; None where no step can be counted.
-
-    Raises CompositionError where ``population`` clients may be too many to be added up exactly.
-    """
-    place = next((i for i, step in enumerate(algorithm.channel) if isinstance(step, Mechanism)), None)
-    if place is None:
-        return None
-    mechanism, bound = algorithm.channel[place], algorithm.wires()[place][1].l2_bound
-    assert isinstance(mechanism, Mechanism), "that is how it was found"
-    assert bound is not None, "the algorithm's check refuses noise without a bound"
-    if mechanism.trust is Trust.NOBODY:
-        participation = Participation(Sampling.EVERYBODY, 1.0)
-    else:
-        assert isinstance(algorithm.sampler, AccountedSampler), "the algorithm's check refuses every other"
-        participation = algorithm.sampler.participation(population)
-        _check_addable(mechanism, bound, algorithm.sampler.largest(population) if population else 1)
-    return Accounted(mechanism, participation, mechanism.event(participation), bound)
-
-
-def _check_addable(mechanism: Mechanism, bound: float, largest: int) -> None:
-    """Refuse cohorts in which one client more could be one too many for all others, which no noise would cover."""
-    room = exact.limit(largest, 1) * _MARGIN
-    if bound > room:
-        raise CompositionError(
-            f"{mechanism!r} is for updates of a norm of up to {bound:.4g}, but a round may have {largest:,} clients, and the "
-            f"exact sum then takes a norm of {room:.4g} at most: all would be refused. Clip to a smaller norm."
-        )
-
-
-@runtime_checkable
-class PrivateWork(Protocol):
-    """Client work that is private by itself, such as DP-SGD on each client's own examples."""
-
-    def statement(self, rounds: int) -> PrivacyStatement:
-        """Return what it promises after ``rounds`` rounds of one client."""
-
-
-def statement_of_work(algorithm: Algorithm, rounds: int) -> PrivacyStatement | None:
-    """Return what the clients' own work promises; None where it adds no noise."""
-    return algorithm.work.statement(rounds) if isinstance(algorithm.work, PrivateWork) else None
+    def _seen(self) -> list[str]:
+        if self.epsilon_seen <= self.epsilon:
+            return []
+        who = "whoever knows who took part (a fleet's receipts tell every party)"
+        return [f"against {who}: epsilon {self.epsilon_seen:.4g} for a {self.unit} that did in every round"]
 
 
 def statement(
-    own: Accounted, rounds: int, delta: float, *, secret: bool = True, before: Mapping[Event, int] | None = None
+    own: Accounted, rounds: int, delta: float, *, secret: bool = True, ledger: Ledger | None = None
 ) -> PrivacyStatement:
-    """Return what ``rounds`` rounds promise beside all that was released ``before``."""
-    events = {**(before or {})}
-    events[own.event] = events.get(own.event, 0) + own.charges(rounds)
-    spent, renyi = composed(events, delta), composed_renyi(events, delta)
-    why_not = ""
-    if not secret:
-        why_not = "a test mode made the keys from a seed, so anybody can take the noise away"
-    elif not math.isfinite(spent):
-        why_not = f"epsilon is beyond what can be counted. Raise the noise of {own.mechanism!r}"
-    elif renyi < 0.99 * spent - 1e-3:
-        why_not = f"two accountants disagree: {spent:.4g} by loss distributions, {renyi:.4g} by Renyi divergences"
+    """Return what ``rounds`` rounds promise beside all that is in ``ledger``; ``secret`` says whether their keys are."""
+    events, before = Counter[Event](), 0
+    if ledger is not None:
+        events, before, secret = Counter(ledger.spent), len(ledger), secret and ledger.secret
+    events[own.event] += own.turns(rounds) * own.times
+    seen = Counter[Event]()
+    for event, count in events.items():
+        seen[replace(event, rate=1.0) if own.unit == CLIENT else event] += count
+    spent, renyi, unsampled = composed(events, delta), composed_renyi(events, delta), composed(seen, delta)
+    why_not = _why_not(own, spent, renyi, secret=secret and own.secret)
     return PrivacyStatement(
         guarantee=not why_not,
         why_not=why_not,
         mechanism=repr(own.mechanism),
-        unit=UNIT,
+        unit=own.unit,
         epsilon=spent,
         epsilon_renyi=renyi,
+        epsilon_seen=max(spent, unsampled),
         delta=delta,
-        rounds=sum(events.values()),
+        rounds=before + own.turns(rounds),
         adjacency=own.event.adjacency.value,
-        sampling=_drawn(own),
+        sampling=own.sampling,
         trust=own.mechanism.trust.value,
+        not_covered=NOT_COVERED[own.unit],
     )
 
 
-def _drawn(own: Accounted) -> str:
-    if own.mechanism.trust is Trust.NOBODY:
-        return "counted as if every client took part in every round: the coordinator knows who does"
-    if own.participation.sampling is Sampling.POISSON:
-        return f"{own.participation.sampling.value}, of probability {own.participation.rate:.4g}, from secret keys"
-    if own.participation.sampling is Sampling.FIXED_SIZE:
-        return f"{own.participation.sampling.value}; counted as if every client were in every round"
-    if own.participation.sampling is Sampling.IN_TURN:
-        return f"{own.participation.sampling.value}: each once in {own.participation.separation} rounds"
-    return str(own.participation.sampling.value)
+def delta_of(own: Accounted, population: int) -> float:
+    """Return the delta of a statement where no budget says one."""
+    return usual_delta(population) if own.unit == CLIENT else DELTA
+
+
+def _why_not(own: Accounted, spent: float, renyi: float, *, secret: bool) -> str:
+    if not secret:
+        return "a test mode made the keys from a seed, so anybody can take the noise away"
+    if not math.isfinite(spent):
+        return f"epsilon is beyond what can be counted. Raise the noise of {own.mechanism!r}"
+    if renyi < 0.99 * spent - 1e-3:
+        return f"two accountants disagree: {spent:.4g} by loss distributions, {renyi:.4g} by Renyi divergences"
+    return ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,10 +18,11 @@ from koinon.core.protocols import Model
 from koinon.core.ranges import positive
 from koinon.core.types import Batch, Metrics, Passes, Task, Update, Variables
 from koinon.errors import CompositionError, ConfigurationError
-from koinon.privacy.accountant import composed, composed_renyi
+from koinon.privacy.accounted import Accounted
 from koinon.privacy.budget import DELTA
 from koinon.privacy.mechanism import Event, Trust
-from koinon.privacy.statement import NOT_COVERED, PrivacyStatement
+from koinon.privacy.sampling import Participation, Sampling
+from koinon.privacy.statement import PrivacyStatement, statement
 from koinon.tree import Array, Tree
 from koinon.work.corrections import Correction
 from koinon.work.optimizers import Optimizer, Sgd
@@ -132,36 +132,37 @@ class PrivateTraining:
         value = {name: tree.subtract(carry[name], broadcast[name]) for name in ("params", "state")}
         return Update(value, task.examples), {"secret": carry["next"]}
 
-    def events(self, rounds: int) -> Mapping[Event, int]:
-        """Return what ``rounds`` rounds of one client cost each of its examples."""
-        return {self.batches.event(self.multiplier): rounds * self.batches.releases()}
+    @property
+    def trust(self) -> Trust:
+        """Return that nobody is trusted."""
+        return Trust.NOBODY
+
+    @property
+    def sampling(self) -> str:
+        """How examples come to be in a step."""
+        return self.batches.sampling
+
+    @property
+    def releases(self) -> int:
+        """How many releases of an example a round makes."""
+        return self.batches.releases()
+
+    @property
+    def secret(self) -> bool:
+        """Whether nobody can make the noise again."""
+        return self.test_seed is None
+
+    def event(self, participation: Participation) -> Event:
+        """Return what one release costs an example; how its client is drawn is not counted."""
+        return self.batches.event(self.multiplier)
 
     def statement(self, rounds: int, delta: float = DELTA) -> PrivacyStatement:
         """Return what a client that is in each of ``rounds`` rounds promises every example of its own.
 
         Needs ``koinon[privacy]``. How many examples a client has is taken as known to all.
         """
-        events = self.events(rounds)
-        (event,) = events
-        why_not = "" if self.test_seed is None else "test_seed makes the noise, so anybody can take it away"
-        return PrivacyStatement(
-            guarantee=not why_not,
-            why_not=why_not,
-            mechanism=repr(self),
-            unit="example",
-            epsilon=composed(events, delta),
-            epsilon_renyi=composed_renyi(events, delta),
-            delta=delta,
-            rounds=rounds,
-            adjacency=event.adjacency.value,
-            sampling=self.batches.sampling,
-            trust=Trust.NOBODY.value,
-            not_covered=(
-                *NOT_COVERED,
-                "how many examples a client has",
-                "a round that a coordinator has the client compute once more, on another model: it is one release more",
-            ),
-        )
+        always = Participation(Sampling.EVERYBODY, 1.0)
+        return statement(Accounted(self, always, self.event(always)), rounds, delta)
 
     def _noise(self, like: Tree, secret: Array, key: Array, turn: Array) -> Tree:
         count = tree.size(like)
