@@ -17,14 +17,6 @@ from koinon.runtimes.local import Local
 
 
 @dataclass(frozen=True)
-class Hidden(kn.Clip):
-    """Stands in for what shows the server only the sum of all."""
-
-    def check(self, wire: Wire) -> Wire:
-        return replace(super().check(wire), opaque_by=repr(self))
-
-
-@dataclass(frozen=True)
 class HidesCodes(kn.Clip):
     """Stands in for what hides whole numbers, whatever they mean."""
 
@@ -46,7 +38,9 @@ CHANNELS: dict[str, tuple[Any, ...]] = {
     "clip": (kn.Clip(1.0),),
     "codes": (kn.Clip(1.0), kn.Quantise()),
     "halves": (kn.Bfloat16(),),
-    "hidden": (Hidden(1.0),),
+    "secure sum": (kn.Clip(1.0), kn.SecureSum()),
+    "secure sum, noise": (kn.Clip(1.0), kn.SecureSum(), CENTRAL[0]),
+    "secure sum of local noise": (kn.Clip(1.0), kn.LocalGaussian(8.0), kn.Clip(9.0), kn.SecureSum()),
     "noise": (kn.Clip(1.0), CENTRAL[0]),
     "correlated noise": (kn.Clip(1.0), CENTRAL[1]),
     "local noise": (kn.Clip(1.0), kn.LocalGaussian(8.0)),
@@ -54,7 +48,8 @@ CHANNELS: dict[str, tuple[Any, ...]] = {
     "adaptive clip": (kn.AdaptiveClip(NORM),),
     "adaptive clip, noise": (kn.AdaptiveClip(NORM), CENTRAL[0]),
 }
-ONLY_SUMS = {"hidden", "noise", "correlated noise", "adaptive clip", "adaptive clip, noise"}
+SECURE = {channel for channel in CHANNELS if channel.startswith("secure sum")}
+ONLY_SUMS = SECURE | {"noise", "correlated noise", "adaptive clip", "adaptive clip, noise"}
 """What a rule of single updates or of groups cannot have."""
 
 
@@ -103,6 +98,20 @@ def test_every_rule_goes_with_dp_sgd_on_the_clients(rule: Any) -> None:
 def test_a_runtime_that_only_adds_up_has_no_robust_rule(rule: Any) -> None:
     said = refusal(combined(rule, "plain"), frozenset(Offers) - {Offers.APART})
     assert said.startswith(repr(rule)) and "no updates apart. Use one that does (local, processes), or Mean()" in said
+
+
+@pytest.mark.parametrize("channel", sorted(SECURE))
+def test_a_runtime_that_carries_no_messages_has_no_secure_sum(channel: str) -> None:
+    said = refusal(combined(kn.Mean(), channel), frozenset(Offers) - {Offers.HANDSHAKE})
+    assert said.startswith("SecureSum(") and "or drop SecureSum(" in said
+
+
+@pytest.mark.parametrize("codec", [kn.Quantise(), kn.Bfloat16()], ids=repr)
+def test_a_secure_sum_of_codes_or_of_what_has_no_bound_is_refused(codec: Any) -> None:
+    said = refusal(kn.fedavg(channel=(kn.Clip(1.0), codec, kn.SecureSum())))
+    assert "SecureSum(" in said and "Drop the codec before it" in said
+    assert "Put Clip before it" in refusal(kn.fedavg(channel=(kn.SecureSum(),)))
+    assert "Drop the other" in refusal(kn.fedavg(channel=(kn.Clip(1.0), kn.SecureSum(), kn.SecureSum())))
 
 
 @pytest.mark.parametrize("codec", [kn.Quantise(), kn.Bfloat16()], ids=repr)
@@ -169,7 +178,7 @@ def test_the_command_that_checks_refuses_before_anything_runs(tmp_path: Any) -> 
     (tmp_path / "app.py").write_text(APP)
     with pytest.raises(CompositionError, match=r"GaussianNoise\(multiplier=1.0\).*Krum\(byzantine=1\).*Use Mean\(\)"):
         check_app(tmp_path / "app.py", (), as_json=True)
-    for refused in (combined(kn.Bucketed(2), "hidden"), combined(kn.Krum(1), "noise")):
+    for refused in (combined(kn.Bucketed(2), "secure sum"), combined(kn.Krum(1), "noise")):
         app = App(model=linear.LinearModel(), clients=linear.clients((4,) * 6), algorithm=refused)
         with pytest.raises(CompositionError):
             kn.fit(app.model, app.clients, refused, progress=False)
