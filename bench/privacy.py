@@ -1,9 +1,9 @@
-"""What privacy costs: ``python bench/privacy.py channel|ledger|he --json``.
+"""What privacy costs: ``python bench/privacy.py channel|ledger|he|secure-sum --json``.
 
 ``channel``: a round of W1 (`simulation.py`) with Clip, GaussianNoise, secret draws and a ledger on disk, beside the same
 round without, in turns; the minimum of all turns counts. ``ledger``: epsilon of 10,000 rounds by loss distributions and by
-Renyi divergences, one synced entry, and the noise multiplier of an epsilon. ``he``: `encrypted_sum.py`. Prints one JSON
-object.
+Renyi divergences, one synced entry, and the noise multiplier of an epsilon. ``he``: `encrypted_sum.py`;
+``secure-sum``: `secure_sum.py`. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -96,6 +96,13 @@ def he(clients: int, parameters: int, turns: int) -> dict[str, Any]:
     return encrypted_sum.measure(clients, parameters, turns)
 
 
+def secure_sum(clients: int, dropped: float, parameters: int, bits: int, turns: int) -> dict[str, Any]:
+    """Return what `secure_sum.py` finds."""
+    import secure_sum
+
+    return secure_sum.measure(clients, dropped, parameters, bits, turns)
+
+
 def _best(call: Callable[[], Any], times: int) -> tuple[float, Any]:
     seconds, found = float("inf"), None
     for _ in range(times):
@@ -108,16 +115,19 @@ def _best(call: Callable[[], Any], times: int) -> tuple[float, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("channel", "ledger", "he"))
+    parser.add_argument("what", choices=("channel", "ledger", "he", "secure-sum"))
     parser.add_argument("--rounds", type=int, default=15, help="turns each, at least 5")
     parser.add_argument("--clients", type=int, default=10, help="of one sum")
     parser.add_argument("--parameters", type=int, default=1_000_000, help="numbers of an update")
+    parser.add_argument("--dropped", type=float, default=0.1, help="share of clients whose vector does not come")
+    parser.add_argument("--bits", type=int, default=32, help="of the ring: 16, 32 or 64")
     parser.add_argument("--json", action="store_true", help="accepted for uniformity: the output is always JSON")
     chosen = parser.parse_args()
     measure: dict[str, Callable[[int], dict[str, Any]]] = {
         "channel": channel,
         "ledger": ledger,
         "he": lambda turns: he(chosen.clients, chosen.parameters, turns),
+        "secure-sum": lambda turns: secure_sum(chosen.clients, chosen.dropped, chosen.parameters, chosen.bits, turns),
     }
     print(json.dumps(measure[chosen.what](max(5, chosen.rounds)), indent=2))
 

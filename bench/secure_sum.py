@@ -1,0 +1,213 @@
+"""What a secure sum costs beside the cipher that masks: the real protocol among clients in memory.
+
+The floor is AES-256-CTR: the bytes that a side has to expand over the rate at which one thread expands them, measured in
+turns with the side itself, which works on two threads as the protocol does, and on one. A client's time is all it does in a round but converting its update into integers, which a plain
+sum needs as well; the coordinator's is all but adding vectors up, for the same reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+
+from koinon.privacy.secure_sum import client as half
+from koinon.privacy.secure_sum.client import Advertised, Client, Shared
+from koinon.privacy.secure_sum.layout import Layout
+from koinon.privacy.secure_sum.messages import Verify
+from koinon.privacy.secure_sum.primitives import keystream
+from koinon.privacy.secure_sum.ring import Vector
+from koinon.privacy.secure_sum.server import Server, Stage, arrived, close, take, unmask
+from koinon.privacy.secure_sum.simulate import Identities, Room
+from koinon.privacy.secure_sum.terms import Floors, Past, Terms
+
+_FULL = 100  # clients up to which everybody masks a whole vector; beyond, a short one of the same masks
+_SHORT = 4096
+_CHUNK = 1 << 17
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round that has come to its last answer, and all that was said in it."""
+
+    room: Room
+    said: Mapping[Stage, Mapping[str, bytes]]
+    told: Mapping[Stage, Mapping[str, bytes]]
+    total: Vector  # masked
+    wanted: Vector
+    entropy: Mapping[str, bytes]
+    verify: Verify
+
+
+class Recorded(Room):
+    """A room that writes down what is said in it."""
+
+    def begin(self, parties: Any) -> None:
+        """Begin, and keep everybody's entropy."""
+        self.said: dict[Stage, dict[str, bytes]] = {stage: {} for stage in Stage}
+        self.told: dict[Stage, dict[str, bytes]] = {}
+        super().begin(parties)
+
+    def step(self, stage: Stage) -> tuple[str, ...]:
+        """Go on, and keep what the coordinator sends."""
+        self.told[stage] = close(self.server)[1]
+        return super().step(stage)
+
+    def _post(self, party: str, body: bytes) -> None:
+        self.said[self.server.stage][party] = body
+        super()._post(party, body)
+
+
+def measure(clients: int, dropped: float, parameters: int, bits: int, turns: int) -> dict[str, Any]:
+    """Return the ratios of client and coordinator to the floor, on one thread and on two."""
+    layout = Layout.of_bits(parameters, 4, bits=bits, cohort=clients, bound=1.0, largest_weight=100)
+    done = _round(layout, clients, dropped)
+    member = min(done.said[Stage.UNMASKING])
+    masks = {"client": _client_masks(done, member), "server": _server_masks(done)}
+    out: dict[str, Any] = {
+        "clients": clients,
+        "dropped": clients - len(done.room.server.active),
+        "parameters": parameters,
+        "bits": bits,
+        "neighbours": done.room.server.known.degree.neighbours,
+        "threshold": done.room.server.known.degree.threshold,
+        "masks": masks,
+        "bytes": {
+            "vector": layout.nbytes,
+            "messages": done.room.sent[member],
+            "cohort": len(done.room.server.known.body),
+        },
+    }
+    scratch = done.total.copy()
+    sides: dict[str, Callable[[int], Any]] = {
+        "client": lambda threads: _client(done, member, scratch, threads),
+        "server": lambda threads: _server(done, scratch, threads),
+    }
+    for side, work in sides.items():
+        rounds = turns if masks[side] < 2000 else 1
+        out |= _ratios(side, work, masks[side] * layout.nbytes, rounds)
+    out["exact"] = _exact(done)
+    return {**out, "load": os.getloadavg()[0]}
+
+
+def _ratios(side: str, work: Callable[[int], Any], expanded: int, turns: int) -> dict[str, Any]:
+    """Take turns between the floor and a side on one thread and on two; the minimum of each counts."""
+    wall: dict[str, float] = {}
+    busy: dict[str, float] = {}
+    sample = min(expanded, 256 << 20)
+    for _ in range(turns):
+        for name, call in (
+            ("floor", lambda: _expand(sample)),
+            ("1", lambda: work(1)),
+            ("floor", lambda: _expand(sample)),
+            ("2", lambda: work(2)),
+        ):
+            began, used = time.perf_counter(), time.process_time()
+            call()
+            took = (time.perf_counter() - began, time.process_time() - used)
+            wall[name], busy[name] = min(wall.get(name, took[0]), took[0]), min(busy.get(name, took[1]), took[1])
+    floor, floor_busy = (had["floor"] * expanded / sample for had in (wall, busy))
+    return {
+        f"{side}_ratio": wall["2"] / floor,
+        f"{side}_ratio_one_thread": wall["1"] / floor,
+        f"{side}_cpu_ratio_one_thread": busy["1"] / floor_busy,
+        f"{side}_seconds": wall["2"],
+        f"{side}_floor_seconds": floor,
+    }
+
+
+def _expand(count: int) -> None:
+    zeros, room, cipher = bytes(_CHUNK), bytearray(_CHUNK), keystream(os.urandom(32), 0)
+    for _ in range(count // _CHUNK):
+        cipher.update_into(zeros, room)
+
+
+def _round(layout: Layout, clients: int, dropped: float) -> Round:
+    """Run everything once. Vectors are random; above 100 clients only their first numbers are masked."""
+    names = [f"site{i:05d}" for i in range(clients)]
+    identities = Identities.of(names)
+    missing = dict.fromkeys(names[1 :: round(1 / dropped)] if dropped else [], Stage.VECTORS)
+    terms = Terms(run="bench", round=1, layout=layout)
+    room = Recorded(terms, Floors(), identities, missing)
+    room.begin(names)
+    room.step(Stage.SHARES)
+    total, wanted, rng = layout.zero(), layout.zero(), np.random.default_rng(0)
+    entropy = {name: state.own.entropy for name, state in room.states.items() if isinstance(state, Shared)}
+    short = layout if clients <= _FULL else replace(layout, numbers=min(_SHORT, layout.numbers))
+    for party in room.step(Stage.VECTORS):
+        state = room.states[party]
+        assert not isinstance(state, Advertised | half.Masked)
+        room.states[party] = replace(state, terms=replace(terms, layout=short))
+        update = rng.uniform(-1, 1, short.numbers).astype(np.float32)
+        vector = short.encode(update, int(rng.integers(1, 101)), rng.uniform(0, 100, 4))
+        beginning = Vector(wanted.body[: short.numbers], wanted.tail)
+        beginning += vector
+        room.mask(party, vector)
+        beginning = Vector(total.body[: short.numbers], total.tail)
+        beginning += vector
+    room.step(Stage.AGREEMENT)
+    room.step(Stage.UNMASKING)
+    keys = {name: key.public_key() for name, key in identities.keys.items()}
+
+    def verify(party: str, text: bytes, signature: bytes) -> bool:
+        try:
+            keys[party].verify(signature, text)
+        except InvalidSignature:
+            return False
+        return True
+
+    return Round(room, room.said, room.told, total, wanted, entropy, verify)
+
+
+def _client(done: Round, member: str, vector: Vector, threads: int) -> None:
+    """Do all that one client does in the round."""
+    sign = done.room._identities.keys[member].sign
+    client = Client(party=member, floors=Floors(), past=Past(run="bench"))
+    advertised, _ = half.begin(client, done.room.server.terms, done.entropy[member], sign)
+    shared, said = half.share(advertised, done.told[Stage.SHARES][member], done.verify)
+    assert said == done.said[Stage.SHARES][member]
+    ready = half.receive(shared, done.told[Stage.VECTORS][member])
+    masked = half.mask(ready, vector, threads)
+    masked, _ = half.agree(masked, done.told[Stage.AGREEMENT][member], sign)
+    masked, said = half.reveal(masked, done.told[Stage.UNMASKING][member], done.verify)
+    assert said == done.said[Stage.UNMASKING][member]
+
+
+def _server(done: Round, total: Vector, threads: int) -> None:
+    """Do all that the coordinator does in the round, and unmask the sum in place."""
+    server = Server(terms=done.room.server.terms)
+    for stage in Stage:
+        if stage is Stage.VECTORS:
+            for member in done.said[Stage.AGREEMENT]:
+                server = arrived(server, member)
+        for member, body in done.said[stage].items():
+            server = take(server, member, body, done.verify)
+        if stage is not Stage.UNMASKING:
+            server, _ = close(server)
+    unmask(server, total, threads)
+
+
+def _exact(done: Round) -> bool:
+    found, masked = done.total.copy(), len(done.room.server.known) <= _FULL
+    _server(done, found, 2)
+    numbers = found.body.size if masked else min(_SHORT, found.body.size)
+    same = np.array_equal(found.body[:numbers], done.wanted.body[:numbers])
+    return same and np.array_equal(found.tail, done.wanted.tail)
+
+
+def _client_masks(done: Round, member: str) -> int:
+    server, me = done.room.server, done.room.server.known.places[member]
+    others = server.shares.keys() - {me}
+    return 1 + sum(other in server.shares[me] or me in server.shares[other] for other in others)
+
+
+def _server_masks(done: Round) -> int:
+    server = done.room.server
+    dead = server.shares.keys() - server.active
+    pairs = ((owner, other) for owner in dead for other in server.active)
+    return len(server.active) + sum(o in server.shares[d] or d in server.shares[o] for d, o in pairs)
