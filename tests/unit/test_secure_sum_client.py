@@ -125,7 +125,7 @@ def test_a_stranger_in_the_cohort_is_refused() -> None:
     key = Ed25519PrivateKey.generate()
 
     def stranger(cohort: Cohort) -> Cohort:
-        own = half.Own(b"z" * 32, cohort.terms).public()
+        own = half.Own(b"z" * 32, cohort.terms).public
         grown = with_member(cohort, "zoe", SignedKeys(own, key.sign(keys_text(cohort.terms, "zoe", own))))
         return replace(grown, degree=Degree(8, 6))
 
@@ -146,7 +146,7 @@ def test_keys_of_another_round_run_or_roster_are_refused() -> None:
         replace(TERMS, assumptions=Assumptions(corrupt=0.0)),
         replace(TERMS, layout=replace(LAYOUT, largest_weight=9)),
     ):
-        own = half.Own(b"b" * 32, other.digest()).public()
+        own = half.Own(b"b" * 32, other.digest()).public
         signed = SignedKeys(own, scene.sign("b", keys_text(other.digest(), "b", own)))
         with pytest.raises(ProtocolError, match="keys of 'b' are not signed by it for this round"):
             scene.answer(changed(scene, lambda cohort, signed=signed: with_member(cohort, "b", signed)))  # type: ignore[misc]
@@ -180,7 +180,7 @@ def test_a_cohort_without_this_client_or_with_other_keys_of_it_is_refused() -> N
         return Cohort(cohort.names[1:], cohort.signed[1:], Degree(6, 5), cohort.terms)
 
     def other(cohort: Cohort) -> Cohort:
-        keys = half.Own(b"?" * 32, cohort.terms).public()
+        keys = half.Own(b"?" * 32, cohort.terms).public
         return with_member(cohort, "a", SignedKeys(keys, scene.sign("a", keys_text(cohort.terms, "a", keys))))
 
     for change in (without, other):
@@ -450,7 +450,7 @@ def test_the_coordinator_takes_no_message_of_a_stranger_or_of_another_stage() ->
     with pytest.raises(ProtocolError, match="deals 5 shares"):
         take(server, "b", shares_message(server.known.transcript, {i: bytes(80) for i in (0, 2, 3, 4, 5)}), verify)
     keys = at(Stage.KEYS)
-    foreign = SignedKeys(half.Own(b"?" * 32, TERMS.digest()).public(), bytes(64))
+    foreign = SignedKeys(half.Own(b"?" * 32, TERMS.digest()).public, bytes(64))
     with pytest.raises(ProtocolError, match="are not signed by it"):
         take(keys.room.server, "zoe", foreign.to_bytes(TERMS.digest()), keys.identities.verify)
 

@@ -4,7 +4,7 @@ import pytest
 
 from koinon.errors import ProtocolError
 from koinon.fleet.wire.signatures import OwnKey
-from koinon.privacy.secure_sum.primitives import KeyPair, hkdf, keystream, public_half, seal, unseal
+from koinon.privacy.secure_sum.primitives import KeyPair, hkdf, keystream, seal, unseal
 
 
 def raw(text: str) -> bytes:
@@ -34,7 +34,7 @@ def test_bobs_key_is_that_of_rfc_7748() -> None:
     """Section 6.1."""
     bob = raw("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
     alice = raw("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
-    assert public_half(bob) == raw("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
+    assert KeyPair(bob).public == raw("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
     assert KeyPair(bob).agree(alice, "alice") == raw("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -36,7 +37,6 @@ from koinon.privacy.secure_sum.primitives import (
     Role,
     derive,
     digest,
-    public_half,
     seal,
     stream,
     unseal,
@@ -57,10 +57,20 @@ class Own:
         """Return the 32 bytes for a role."""
         return derive(self.entropy, self.terms, role)
 
+    @cached_property
+    def cipher(self) -> KeyPair:
+        """What seals this client's shares and opens those for it."""
+        return KeyPair(self.secret(Role.CIPHER_KEY))
+
+    @cached_property
+    def mask(self) -> KeyPair:
+        """What makes the masks with others."""
+        return KeyPair(self.secret(Role.MASK_KEY))
+
+    @cached_property
     def public(self) -> PublicKeys:
-        """Return what the others may know."""
-        cipher, mask = (public_half(self.secret(role)) for role in (Role.CIPHER_KEY, Role.MASK_KEY))
-        return PublicKeys(cipher, mask, commitment(self.secret(Role.SELF_SEED)))
+        """What the others may know."""
+        return PublicKeys(self.cipher.public, self.mask.public, commitment(self.secret(Role.SELF_SEED)))
 
     def holders(self, cohort: Cohort, me: int) -> tuple[int, ...]:
         """Return who holds shares of this client's secrets: all, itself too, or k others that nobody could foretell.
@@ -151,7 +161,7 @@ def begin(client: Client, terms: Terms, entropy: bytes, sign: Sign) -> tuple[Adv
         raise ValueError(f"{KEY_BYTES} bytes of entropy are needed")
     client.floors.check_terms(terms)
     own = Own(entropy, terms.digest())
-    keys = own.public()
+    keys = own.public
     signature = sign(keys_text(own.terms, client.party, keys))
     begun = replace(client, past=client.past.begun(terms))
     return Advertised(client=begun, terms=terms, own=own), SignedKeys(keys, signature).to_bytes(own.terms)
@@ -166,7 +176,7 @@ def share(state: Advertised, body: bytes, verify: Verify) -> tuple[Shared, bytes
     cohort = Cohort.read(body, state.own.terms)
     state.client.floors.check_cohort(len(cohort), cohort.degree)
     _check_members(state, cohort, verify)
-    me, pair, sealed = cohort.places[state.client.party], KeyPair(state.own.secret(Role.CIPHER_KEY)), {}
+    me, pair, sealed = cohort.places[state.client.party], state.own.cipher, {}
     for holder, plain in state.own.deal(cohort, state.own.holders(cohort, me)).items():
         if holder != me:
             sealed[holder] = seal(_sealing_key(pair, cohort, me, holder, holder), plain, _ends(cohort, me, holder))
@@ -189,7 +199,7 @@ def receive(state: Shared, body: bytes) -> Ready:
             f"{len(sharers) - 1 - len(senders)} members have shared, but their shares for us are missing."
         )
     client.floors.check_survivors(len(sharers), quorum(len(cohort)))
-    pair, held = KeyPair(state.own.secret(Role.CIPHER_KEY)), {}
+    pair, held = state.own.cipher, {}
     for sender in sorted(senders):
         plain = unseal(
             _sealing_key(pair, cohort, sender, me, sender), delivery.sealed[sender], _ends(cohort, sender, me)
@@ -314,10 +324,9 @@ def _masks(state: Ready) -> list[masks.Mask]:
     cohort, own = state.cohort, state.own
     me = cohort.places[state.client.party]
     neighbours = (state.sharers & set(own.holders(cohort, me)) | state.held.keys()) - {me}
-    pair = KeyPair(own.secret(Role.MASK_KEY))
     applied = [self_mask(own.secret(Role.SELF_SEED), cohort, me)]
     for other in sorted(neighbours):
-        agreed = pair.agree(cohort.signed[other].keys.mask, cohort.names[other])
+        agreed = own.mask.agree(cohort.signed[other].keys.mask, cohort.names[other])
         applied.append(pair_mask(agreed, cohort, me, other))
     return applied
 
@@ -329,7 +338,7 @@ def _check_members(state: Advertised, cohort: Cohort, verify: Verify) -> None:
             "could wrap. Plan the layout for the largest cohort."
         )
     mine = cohort.places.get(state.client.party)
-    if mine is None or cohort.signed[mine].keys != state.own.public():
+    if mine is None or cohort.signed[mine].keys != state.own.public:
         raise ProtocolError(f"The keys that {state.client.party!r} has sent are not in the cohort. Leave the round.")
     keys = [key for signed in cohort.signed for key in (signed.keys.cipher, signed.keys.mask)]
     if len(set(keys)) != len(keys):

@@ -53,16 +53,16 @@ def digest(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def public_half(private: bytes) -> bytes:
-    """Return the X25519 public key of a private one; both are 32 bytes."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-
-
 class KeyPair:
     """An X25519 private key that agrees with many others."""
 
     def __init__(self, private: bytes) -> None:
         self._key = X25519PrivateKey.from_private_bytes(private)
+
+    @property
+    def public(self) -> bytes:
+        """The 32 bytes that others agree with."""
+        return self._key.public_key().public_bytes_raw()
 
     def agree(self, public: bytes, owner: str) -> bytes:
         """Return the 32 bytes shared with ``owner``. Raises ProtocolError for a point of low order, which shares nothing."""

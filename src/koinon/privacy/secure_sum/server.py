@@ -27,7 +27,7 @@ from koinon.privacy.secure_sum.messages import (
     read_unmasking,
 )
 from koinon.privacy.secure_sum.neighbours import degree, quorum
-from koinon.privacy.secure_sum.primitives import KeyPair, public_half
+from koinon.privacy.secure_sum.primitives import KeyPair
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.terms import Terms
 
@@ -200,7 +200,7 @@ def _opened(server: Server, owner: int, weights: dict[tuple[int, ...], list[int]
         weights[chosen] = shamir.lagrange(chosen)
     secret = shamir.weighted(weights[chosen], [server.answers[member][owner] for member in chosen])
     keys, active = cohort.signed[owner].keys, owner in server.active
-    if (commitment(secret) != keys.seed) if active else (public_half(secret) != keys.mask):
+    if (commitment(secret) != keys.seed) if active else (KeyPair(secret).public != keys.mask):
         raise ProtocolError(
             f"The shares of a secret of {cohort.names[owner]!r} do not give it: it has dealt wrong ones, or one of "
             f"{', '.join(repr(cohort.names[i]) for i in chosen[:3])}, ... has opened a wrong one. There is no result."
