@@ -49,6 +49,11 @@ scenario("new rounds change the curves, a change of state is said aloud", async 
   await until("a new curve", async () => (await line()) !== before);
   assert.match(await page.locator(".curves svg[role=img]").first().getAttribute("aria-label"), /0\.3444 in round 9; .* 0\.4000 in round 8/);
   await until("said", async () => (await text(page, "#said")) === "heart: paused");
+  await control({ status: status(run({ state: "training" })) });
+  await until("said", async () => (await text(page, "#said")) === "heart: at work");
+  await control({ status: status(run({ state: "evaluating" })) });
+  await shows(page, "evaluating");
+  assert.equal(await text(page, "#said"), "heart: at work", "what changes several times a second is not said");
   assert.equal(await page.locator(".lead").count(), 1);
   const done = run({ state: "finished", stopped: "converged: loss has not improved for 10 rounds", digest: "ab".repeat(32), open: null });
   await control({ status: status(done) });

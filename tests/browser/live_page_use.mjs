@@ -203,19 +203,19 @@ scenario("the Tab key reaches everything that can be done", async () => {
     if (name === null) break;
     reached.push(name);
   }
-  assert.deepEqual(reached, ["Hold still", "Pause", "Cancel…", "Loss over rounds", "Accuracy over rounds", "Clients",
+  assert.deepEqual(reached, ["Freeze page", "Pause", "Cancel…", "Loss over rounds", "Accuracy over rounds", "Clients",
     "Left out of a round", "Every round's figures", "Everybody who has enrolled", "Revoke lyon", "Revoke nice",
     "Revoke paris", "Forget the token"]);
 });
 
-scenario("hold still stops the page from changing", async () => {
+scenario("a frozen page does not change", async () => {
   const page = await watching();
-  await page.getByRole("button", { name: "Hold still" }).click();
+  await page.getByRole("button", { name: "Freeze page" }).click();
   await control({ status: status(run({ round: 50 })) });
   await shows(page, /Figures of \d s ago/);
   await page.waitForTimeout(1200);
   assert.ok(await page.getByText("Round 8 of 100").isVisible());
-  await page.getByRole("button", { name: "Hold still" }).click();
+  await page.getByRole("button", { name: "Freeze page" }).click();
   await shows(page, "Round 50 of 100");
 });
 

@@ -127,6 +127,26 @@ def test_being_told_to_end_is_in_the_log_and_no_link_is_said_where_only_programs
 
 
 @pytest.mark.slow
+def test_a_run_that_rests_below_its_quorum_says_so_and_says_when_it_goes_on(tmp_path: Path) -> None:
+    terms = ("clients=2", "quorum=1.0", "retries=0", "shortest=1.0", "longest=1.0")
+    changes = [word for term in terms for word in ("--set", f"algorithm.schedule.{term}")]
+    logged = Logged(tmp_path, "--log-json", *changes)
+    with logged.fleet as fleet:
+        fleet.changes = changes
+        fleet.serve()
+        fleet.join("lyon")
+        nice = fleet.join("nice", environment={"SPOIL": "raise"})
+        logged.until("rests")
+        nice.kill()
+        nice.environment.pop("SPOIL")
+        nice.start()
+        logged.until("finished", 3)
+    (began, *_), (*_, over) = logged.events("rests"), logged.events("rests")
+    assert (began["level"], began["name"], over["waits_for"]) == ("warning", "mean", None)
+    assert re.match(r"1 more client: 1 have answered, and 2 must: nice \(.*no column", began["waits_for"])
+
+
+@pytest.mark.slow
 def test_people_get_short_lines(tmp_path: Path) -> None:
     logged = Logged(tmp_path)
     with logged.fleet as fleet:

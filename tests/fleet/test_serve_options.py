@@ -1,6 +1,8 @@
-"""What `koinon serve` is told, and what it refuses because less would be protected than was said."""
+"""What `koinon serve` and `join` are told, and what is refused because less would be protected than was said."""
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from authority import Authority
 from processes import Fleet, Process, free_port
 
-from koinon.cli.fleet_options import settings
+from koinon.cli.fleet_options import limit_cores, settings
 from koinon.errors import ConfigurationError
 from koinon.fleet.service.settings import Addresses, Settings
 
@@ -44,6 +46,22 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], what: str) 
 def test_an_address_may_end_in_a_slash_and_have_a_path() -> None:
     assert settings(**GIVEN | {"url": "https://fed.example.org/koinon/"}).url == "https://fed.example.org/koinon"
     assert settings(**GIVEN | {"url": "http://fed.example.org", "plain_http": True}).url == "http://fed.example.org"
+
+
+def test_parties_of_one_machine_do_not_all_take_the_same_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[set[int]] = []
+
+    def take(process: int, cores: Iterable[int]) -> None:
+        taken.append(set(cores))
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3, 5, 7})
+    monkeypatch.setattr(os, "sched_setaffinity", take)
+    for _ in range(60):
+        limit_cores(1)
+    assert {len(cores) for cores in taken} == {1}
+    assert set.union(*taken) == {1, 3, 5, 7}
+    limit_cores(9)
+    assert taken[-1] == {1, 3, 5, 7}
 
 
 def addresses(*ports: int, **given: Any) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -65,9 +66,9 @@ def floors(options: dict[str, Any]) -> Floors:
 
 
 def limit_cores(count: int) -> None:
-    """Let this process and all it starts use so many cores at most."""
-    allowed = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, allowed[:count])
+    """Let this process and all it starts use so many cores at most: any, so that not all parties of a machine share one."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, SystemRandom().sample(sorted(allowed), min(count, len(allowed))))
 
 
 def _url(text: str, *, plain_http: bool) -> str:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from koinon.cli.fleet import operate
 from koinon.cli.output import print_json, say
+from koinon.core.events import RoundRecord
 from koinon.errors import ConfigurationError
-from koinon.report.figures import number
+from koinon.report.figures import seconds_text
+from koinon.report.progress import describe
+
+_CHANGED = {
+    "pause": "rests; koinon resume goes on with it",
+    "resume": "goes on",
+    "cancel": "ends; its finished rounds are kept",
+}
 
 
 def show_status(folder: Path, *, as_json: bool) -> None:
@@ -19,29 +28,47 @@ def show_status(folder: Path, *, as_json: bool) -> None:
         return
     for run in status["runs"]:
         say(f"{run['name']}: {run['state']}, {run['round']} of {run['rounds']} rounds")
-        if run["waits_for"]:
-            say(f"  waits for {run['waits_for']}")
-        if run["stopped"]:
-            say(f"  {run['stopped']}")
-        if run["history"]:
-            last = run["history"][-1]
-            figures = [f"{name} {number(value)}" for name, value in last.items() if isinstance(value, float)]
-            say(f"  round {last['round']}: {', '.join(figures)}")
-        for line in run["privacy"] or ():
-            say(f"  privacy: {line}")
-        for client in run["clients"]:
-            say(
-                f"  {client['name']:<20}  {client['standing']:<9}  {_heard(client)}  {client['last_error'] or ''}".rstrip()
-            )
-    if status["invitations_open"]:
-        say(f"{status['invitations_open']} invitations can still be used")
+        for line in _course(run):
+            say(f"  {line}")
+        rows = [
+            (client["name"], client["standing"], _heard(client), client["last_error"] or "")
+            for client in run["clients"]
+        ]
+        for line in _aligned(rows):
+            say(f"  {line}")
+    if open_links := status["invitations_open"]:
+        say("1 invitation can still be used" if open_links == 1 else f"{open_links} invitations can still be used")
+
+
+def _course(run: dict[str, Any]) -> Iterator[str]:
+    """Yield how a run stands."""
+    if run["waits_for"]:
+        left = None if run["open"] is None else run["open"]["seconds_left"]
+        yield f"waits for {run['waits_for']}" + ("" if left is None else f"; {seconds_text(round(left))} left")
+    if run["stopped"]:
+        yield run["stopped"]
+    if run["history"] and (figures := describe(RoundRecord.from_json(run["history"][-1]).figures)):
+        yield figures
+    for line in run["privacy"] or ():
+        yield f"privacy: {line}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows as lines, each column as wide as its longest word."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True)).rstrip()
 
 
 def show_clients(folder: Path) -> None:
     """Print every party."""
-    for client in operate(folder, "GET", "/v1/admin/status")["clients"]:
-        gone = "  revoked" if client["revoked"] else ""
-        say(f"{client['name']:<20}  {client['client']}  {client['kind']}  {_heard(client)}{gone}")
+    known = operate(folder, "GET", "/v1/admin/status")["clients"]
+    for line in _aligned(
+        [(c["name"], c["client"], c["kind"], "revoked" if c["revoked"] else _heard(c)) for c in known]
+    ):
+        say(line)
+    if not known:
+        say(f"Nobody has enrolled yet. koinon invite {folder} prints a join link.")
 
 
 def revoke_client(folder: Path, client: str) -> None:
@@ -64,7 +91,7 @@ def change_run(folder: Path, run: str | None, change: str) -> None:
             f"Say which run: {names}." if run is None else f"There is no run {run!r}. There is {names}."
         )
     operate(folder, "POST", f"/v1/admin/runs/{found[0]['run']}/{change}", {})
-    say(f"{found[0]['name']}: {change} is noted")
+    say(f"{found[0]['name']} {_CHANGED[change]}")
 
 
 def _heard(client: dict[str, Any]) -> str:

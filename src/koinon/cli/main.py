@@ -14,8 +14,18 @@ import click
 from koinon.cli.exit_status import AppFileError, Exit
 
 _FLEET = ("cryptography", "httptools", "prometheus_client", "sqlalchemy", "starlette", "urllib3", "uvicorn", "uvloop")
+_GOES_ON = "A run with --out, or between institutions, goes on from its last round: start the same line again."
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
+_CHANGES = click.option(
+    "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2."
+)
+_TRACK = click.option("--track", multiple=True, metavar="TRACKER:WHERE", help="Log every round, e.g. tensorboard:runs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+_PROXY = click.option("--proxy", help="HTTP proxy. Default: what HTTPS_PROXY says.")
+_CERTIFICATE = click.option("--certificate", type=_FILE, help="mTLS: this party's certificate (PEM).")
+_KEY = click.option("--key", type=_FILE, help="Its key.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +37,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--out", type=_FOLDER, default=Path("koinon-demo"), show_default=True, help="Where the report goes.")
 @click.option("--seeds", type=click.IntRange(1, 50), default=5, show_default=True, help="How many repetitions.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@_JSON
 def demo(out: Path, seeds: int, as_json: bool) -> None:
     """Four hospitals train a model of heart disease together: alone, together, pooled."""
     from koinon.cli.demo import run_demo
@@ -38,9 +48,9 @@ def demo(out: Path, seeds: int, as_json: bool) -> None:
 @cli.command()
 @click.argument("app_file", type=_FILE)
 @click.option("--out", type=_FOLDER, help="Keep every round there; the same line again goes on from the last.")
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2.")
-@click.option("--track", multiple=True, metavar="TRACKER:WHERE", help="Log every round, e.g. tensorboard:runs.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@_CHANGES
+@_TRACK
+@_JSON
 def run(app_file: Path, out: Path | None, changes: tuple[str, ...], track: tuple[str, ...], as_json: bool) -> None:
     """Train the App in APP_FILE until it stops."""
     from koinon.cli.commands import run_app
@@ -50,8 +60,8 @@ def run(app_file: Path, out: Path | None, changes: tuple[str, ...], track: tuple
 
 @cli.command()
 @click.argument("app_file", type=_FILE)
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@_CHANGES
+@_JSON
 def check(app_file: Path, changes: tuple[str, ...], as_json: bool) -> None:
     """Say what the App in APP_FILE will do: what travels, how much, who sees it. Nothing is trained."""
     from koinon.cli.commands import check_app
@@ -65,8 +75,8 @@ def check(app_file: Path, changes: tuple[str, ...], as_json: bool) -> None:
     "--canaries", type=click.IntRange(1), default=1000, show_default=True, help="Made-up clients in each run."
 )
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="How often to train with canaries.")
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@_CHANGES
+@_JSON
 def audit(app_file: Path, canaries: int, runs: int, changes: tuple[str, ...], as_json: bool) -> None:
     """Attack the App in APP_FILE: is its noise what it claims, does its model tell whom it saw? Status 1 if not."""
     from koinon.cli.audit import audit_app
@@ -76,7 +86,7 @@ def audit(app_file: Path, canaries: int, runs: int, changes: tuple[str, ...], as
 
 @cli.command()
 @click.argument("folder", type=_FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@_JSON
 def report(folder: Path, as_json: bool) -> None:
     """Write FOLDER/report.html from a run kept with --out, also while it runs."""
     from koinon.cli.commands import report_run
@@ -87,23 +97,17 @@ def report(folder: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("link")
 @click.argument("app_file", type=_FILE, required=False)
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, as koinon join does.")
+@_CHANGES
 @click.option("--dir", "folder", type=_FOLDER, help="Where koinon join keeps what is its own. Default: koinon-NAME.")
-@click.option("--proxy", help="HTTP proxy. Default: what HTTPS_PROXY says.")
-@click.option("--certificate", type=_FILE, help="mTLS: this party's certificate (PEM).")
-@click.option("--key", type=_FILE, help="Its key.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@_PROXY
+@_CERTIFICATE
+@_KEY
+@_JSON
 def doctor(link: str, app_file: Path | None, changes: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Say what is wrong between here and the coordinator of LINK, and what to do. The invitation is not used up."""
     from koinon.cli.doctor import examine_link
 
     examine_link(link, app_file, changes, as_json=as_json, **options)
-
-
-_CHANGES = click.option(
-    "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2."
-)
-_DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
 
 
 @cli.command()
@@ -114,7 +118,7 @@ _DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--database", help="Rows go there, e.g. postgresql+psycopg://user@host/name. Default: SQLite in DIR.")
 @click.option("--blobs", metavar="URL", help="Copy finished models there, too, e.g. s3://bucket/folder.")
 @click.option("--certificate", type=_FILE, help="Your own certificate (PEM), in place of one made here.")
-@click.option("--key", type=_FILE, help="Its key.")
+@_KEY
 @click.option("--client-ca", type=_FILE, help="mTLS: clients must show a certificate of this authority.")
 @click.option("--client-listen", metavar="HOST:PORT", help="Ask for clients' certificates there only.")
 @click.option("--plain-http", is_flag=True, help="No TLS: only behind a proxy that speaks it, or for tests.")
@@ -123,10 +127,10 @@ _DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--links", type=click.IntRange(0, 1000), default=1, show_default=True, help="Join links on first start.")
 @click.option("--chunk-bytes", type=click.IntRange(1 << 10, 4 << 20), default=4 << 20, hidden=True)
 @click.option("--stay", is_flag=True, help="Go on serving when every run is over.")
-@click.option("--track", multiple=True, metavar="TRACKER:WHERE", help="Log every round, e.g. tensorboard:runs.")
+@_TRACK
 @click.option("--log-json", is_flag=True, help="On stderr one JSON object a line, for what happens.")
 @_CHANGES
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@_JSON
 def serve(
     app_files: tuple[Path, ...], changes: tuple[str, ...], track: tuple[str, ...], as_json: bool, log_json: bool,
     **options: Any,
@@ -147,9 +151,9 @@ def serve(
 @click.option("--run", help="Which run, where the coordinator has several of the same app.")
 @click.option("--once", is_flag=True, help="Send one update and end.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU cores to use at most.")
-@click.option("--proxy", help="HTTP proxy. Default: what HTTPS_PROXY says.")
-@click.option("--certificate", type=_FILE, help="mTLS: this party's certificate (PEM).")
-@click.option("--key", type=_FILE, help="Its key.")
+@_PROXY
+@_CERTIFICATE
+@_KEY
 @click.option("--minimum-cohort", type=click.IntRange(1), default=1, help="Take no part in smaller rounds.")
 @click.option("--largest-norm", type=float, help="Take no part unless updates are clipped to this norm.")
 @click.option("--require-noise", is_flag=True, help="Take no part unless the channel adds noise.")
@@ -184,7 +188,7 @@ def invite(folder: Path, name: str | None, count: int, hours: float) -> None:
 
 @cli.command()
 @_DIR
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@_JSON
 def status(folder: Path, as_json: bool) -> None:
     """Say how the runs of the coordinator in DIR stand, and what they wait for."""
     from koinon.cli.fleet_status import show_status
@@ -214,7 +218,7 @@ def revoke(folder: Path, client: str) -> None:
 @cli.command()
 @_DIR
 @click.option("--database", help="The coordinator's rows, where they are not in DIR.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@_JSON
 def verify(folder: Path, database: str | None, as_json: bool) -> None:
     """Check the signed receipts in DIR, a coordinator's or a participant's, and what is there against them. Offline."""
     from koinon.cli.verify import verify
@@ -248,13 +252,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        _end("Interrupted. A run with --out goes on from its last round: run the same line again.", Exit.INTERRUPTED)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _end(f"Interrupted. {_GOES_ON}", Exit.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(Exit.USAGE)
-    except KeyboardInterrupt:
-        _end("Interrupted. A run with --out goes on from its last round: run the same line again.", Exit.INTERRUPTED)
     except AppFileError as error:
         _end(str(error), Exit.APP)
     except ConfigurationError as error:
@@ -271,7 +273,7 @@ def main() -> None:
 
 def _terminated(number: int, frame: object) -> None:
     """End as after Ctrl-C: whatever is open is closed on the way out."""
-    _end("Told to end. What was committed is kept: run the same line again.", Exit.TERMINATED)
+    _end(f"Told to end. {_GOES_ON}", Exit.TERMINATED)
 
 
 def _end(message: str, status: Exit) -> None:

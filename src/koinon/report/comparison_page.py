@@ -157,7 +157,7 @@ def _protection(party: str) -> Markup:
         "That alone is not a privacy guarantee. Whoever sees a single change can learn something about the "
         "records behind it, sometimes enough to rebuild one, and the finished model can reveal whether a record "
         "was used. Secure aggregation, which shows the server only the sum, and differential privacy, which "
-        "bounds what any result says about one record, are not in this release."
+        "bounds what any result says about one record, were not used here."
     )
     return paragraphs((moved, exposed))
 

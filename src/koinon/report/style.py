@@ -92,7 +92,8 @@ td{white-space:nowrap}
 thead th,th[scope=row]{white-space:normal}
 th[scope=row]{min-width:7rem;overflow-wrap:anywhere}
 th,td{padding:.4rem .8rem;text-align:right;border-top:1px solid var(--grid)}
-th[scope=row],thead tr:first-child th:first-child{text-align:left;font-weight:500}
+th[scope=row],thead tr:first-child th:first-child{text-align:left}
+th[scope=row]{font-weight:500}
 thead th{font-weight:600;color:var(--muted);vertical-align:bottom}
 td.words,th.words{text-align:left;white-space:normal;min-width:12rem;overflow-wrap:anywhere}
 th[scope=colgroup]{text-align:center}

@@ -160,8 +160,12 @@ class _Suite:
         wired = self.transform.payload_bytes(sizes, tree.size_bytes(value))
         assert isinstance(wired, int), f"{self.transform!r}.payload_bytes must be a whole number; found {wired!r}"
         found = tree.size_bytes(payload)
-        if self.wire.opaque_by != self.before.opaque_by:  # what it hands on is masked or encrypted later, and no smaller
-            assert wired >= found, f"{self.transform!r} hides {found} bytes of an update; its payload_bytes says {wired}"
+        if (
+            self.wire.opaque_by != self.before.opaque_by
+        ):  # what it hands on is masked or encrypted later, and no smaller
+            assert wired >= found, (
+                f"{self.transform!r} hides {found} bytes of an update; its payload_bytes says {wired}"
+            )
             return
         assert wired == found, f"{self.transform!r} sends {found} bytes of an update; its payload_bytes says {wired}"
         codes = [leaf for leaf in map(np.asarray, tree.leaves(payload)) if leaf.dtype.kind in "iu"]

@@ -73,7 +73,7 @@ def test_neither_the_operator_nor_an_invited_party_is_a_client(
 
 
 def test_what_anybody_may_call_tells_nothing_of_the_run(stage: Scene) -> None:
-    for path in ("/healthz", "/v1/ca", "/"):
+    for path in ("/healthz", "/v1/ca", "/", "/join"):
         answer = bare.call(stage.fleet.url, "GET", path)
         assert answer.status in (200, 404)
         for secret in (stage.key, stage.run["app"], stage.lyon.client, stage.lyon.name):

@@ -18,6 +18,7 @@ from koinon.fleet.coordinator.spool import Chunk
 from koinon.fleet.service.blob_answer import blob_answer
 from koinon.fleet.service.bodies import CLAIM_BYTES, read_chunk, read_record
 from koinon.fleet.service.house import House, ServedRun
+from koinon.fleet.service.status import state_of
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import Kind, PublicKey, decoded, encoded
@@ -340,21 +341,6 @@ class _Calls:
         if client not in served.run.members:
             raise Refusal(403, "not_joined", "This client has not joined the run.")
         return client, served
-
-
-def state_of(served: ServedRun) -> str:
-    """Return a run's state as one word."""
-    run = served.run
-    if run.ended is not None:
-        return str(run.ended["state"])
-    state, job, _ = run.snapshot()
-    if state.paused or run.trouble.text is not None:
-        return "paused"
-    if job is None or state.stage is None:
-        return "waiting"
-    if state.held:
-        return "waiting" if state.stage.attempt == 0 else "paused"
-    return "training" if job.purpose is Purpose.TRAIN else "evaluating"
 
 
 def _number(request: Request, name: str) -> int:

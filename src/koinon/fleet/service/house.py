@@ -96,7 +96,9 @@ class House:
             self.stranger(request)
             if await asyncio.to_thread(self.access.invited, _token(request, "Invitation")):
                 return
-            raise Refusal(401, "invitation", "This invitation does not exist, was used or has expired.")
+            raise Refusal(
+                401, "invitation", "This invitation does not exist, was used or has expired. Ask for another."
+            )
         self.caller(request)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from koinon.fleet.coordinator.run import FleetRun
 from koinon.fleet.coordinator.spool import Spool
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import PublicKey
+from koinon.report.finite import finite
 from koinon.report.terminal import printable
 
 _LOG = logging.getLogger("koinon.fleet.events")
@@ -80,7 +80,7 @@ class JsonFormatter(logging.Formatter):
             told |= {"event": word, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(_finite(told), allow_nan=False)
+        return json.dumps(finite(told), allow_nan=False)
 
 
 class PlainFormatter(logging.Formatter):
@@ -208,10 +208,3 @@ class _Stderr(logging.Handler):
             sys.stderr.flush()
         except OSError:
             pass  # nobody reads it any more
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON: it has no word for a figure that is not finite."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

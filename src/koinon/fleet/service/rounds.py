@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from koinon.core.events import RoundRecord
+from koinon.report.finite import finite
 
 _SHOWN_ROUNDS = 1000
 
@@ -28,10 +28,5 @@ class Rounds:
         return tuple(record for record in self._records if record.round <= round)
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return the last 1000 as JSON, which has no word for a figure that is not finite: it becomes None."""
-        rows = (record.to_json() for record in self._records[-_SHOWN_ROUNDS:])
-        return [{name: value if _sayable(value) else None for name, value in row.items()} for row in rows]
-
-
-def _sayable(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+        """Return the last 1000 as JSON, where a figure that is not finite is None."""
+        return [finite(record.to_json()) for record in self._records[-_SHOWN_ROUNDS:]]

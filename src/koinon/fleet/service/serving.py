@@ -32,9 +32,10 @@ from koinon.fleet.service import client_calls, log, metrics_page, operator_calls
 from koinon.fleet.service.charged import Charged
 from koinon.fleet.service.house import House, ServedRun, application
 from koinon.fleet.service.log import LoggedAccess, LoggedLedger, LoggedRun
+from koinon.fleet.service.rests import Rests
 from koinon.fleet.service.rounds import Rounds
 from koinon.fleet.service.settings import OPERATOR_FILE, Addresses, ServedApp, Settings
-from koinon.fleet.service.status import status
+from koinon.fleet.service.status import state_of, status
 from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.uvicorn_server import Door
 from koinon.fleet.service.waiting import Waiting
@@ -89,7 +90,9 @@ class Coordinator:
     async def until_over(self) -> None:
         """Return when every run is over and its clients have what they want of it."""
         self.house.waiting.begin()
+        rests = Rests(self.house.runs)
         while any(driver.is_alive() for driver in self.drivers) or self.settings.stay:
+            rests.look()
             await asyncio.sleep(_LOOK_SECONDS)
         ends = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < ends and not all(served.run.all_told for served in self.house.runs.values()):
@@ -233,7 +236,8 @@ def _recorder(key: str, app: ServedApp, rounds: Rounds) -> Listener:
             rounds.add(finished)
             _tell(key, app, finished)
         elif isinstance(event, RunStarted):
-            event = replace(event, run=key, identity=app.agreement, past=rounds.until(event.resumed_from))
+            past = rounds.until(event.resumed_from)
+            event = replace(event, name=app.name, run=key, identity=app.agreement, past=past)
         app.listen(event)
 
     return record
@@ -323,7 +327,7 @@ def _offered(served: ServedRun) -> OfferedRun:
     _, job, _ = served.run.snapshot()
     size = 0 if job is None else job.model_bytes
     terms = served.run.terms
-    state = client_calls.state_of(served)
+    state = state_of(served)
     return OfferedRun(served.run.key, served.name, served.app, state, size, size, terms.longest, served.description)
 
 

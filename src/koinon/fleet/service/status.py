@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from koinon.core.types import Purpose
 from koinon.fleet.coordinator.access import Client
 from koinon.fleet.coordinator.figures import Figures
 from koinon.fleet.coordinator.machine import Standing
 from koinon.fleet.coordinator.machine import State as MachineState
 from koinon.fleet.coordinator.members import Fared
-from koinon.fleet.service.client_calls import state_of
 from koinon.fleet.service.house import House, ServedRun
 
 
@@ -23,6 +23,21 @@ def status(house: House, began: float) -> dict[str, Any]:
         "clients": [_party(house, client) for client in house.access.clients()],
         "invitations_open": house.access.invitations_open(),
     }
+
+
+def state_of(served: ServedRun) -> str:
+    """Return a run's state as one word."""
+    run = served.run
+    if run.ended is not None:
+        return str(run.ended["state"])
+    state, job, _ = run.snapshot()
+    if state.paused or run.trouble.text is not None:
+        return "paused"
+    if job is None or state.stage is None:  # no round was opened yet, or this one is being added up
+        return "waiting" if len(state.present) < state.terms.clients else "training"
+    if state.held:
+        return "waiting" if state.stage.attempt == 0 else "paused"
+    return "training" if job.purpose is Purpose.TRAIN else "evaluating"
 
 
 def _run(house: House, served: ServedRun) -> dict[str, Any]:
@@ -50,6 +65,15 @@ def _run(house: House, served: ServedRun) -> dict[str, Any]:
     }
 
 
+def resting(served: ServedRun) -> str | None:
+    """Return what a run waits for that has asked and had too few answers; None for one that is at work, or over."""
+    machine, _, now = served.run.snapshot()
+    asked = machine.stage is not None and machine.stage.attempt > 0
+    if served.run.ended is not None or machine.paused or not (asked and machine.held):
+        return None
+    return _waits_for(served, machine, now)
+
+
 def _waits_for(served: ServedRun, machine: MachineState, now: float) -> str | None:
     """Return what is waited for, and who of the clients has not answered."""
     waits = machine.waits_for
@@ -65,7 +89,8 @@ def _joining(served: ServedRun, machine: MachineState) -> str | None:
     missing = machine.terms.clients - len(machine.present)
     if missing <= 0:
         return None
-    return f"{missing} more to join: {len(machine.present)} of {machine.terms.clients} are here"
+    clients = "client" if missing == 1 else "clients"
+    return f"{missing} more {clients} to join: {len(machine.present)} of {machine.terms.clients} are here"
 
 
 def _last_heard(served: ServedRun, client: str, now: float) -> str:
@@ -93,7 +118,7 @@ def _member(house: House, served: ServedRun, machine: MachineState, position: in
     own = served.run.figures.get(member.client)
     standing = None if machine.stage is None else machine.stage.standings.get(member.client)
     word = "idle" if standing is None else standing.value
-    if standing is None and member.client not in machine.present:
+    if standing is None and member.client not in machine.present and served.run.ended is None:
         word = "late"
     if house.access.client(member.client).revoked:
         word = "revoked"

@@ -2,6 +2,7 @@
 
 const STORED = "koinon operator token"; // in this tab only: sessionStorage
 const AT_MOST_EVERY = 300; // milliseconds between two drawings
+const AT_WORK = new Set(["training", "evaluating"]);
 const by = (id) => document.getElementById(id);
 
 const page = {
@@ -111,8 +112,9 @@ function onStatus(text) {
 // Changes of a state are said aloud; rounds are not, a second may bring several.
 function news(status) {
   for (const { run, name, state } of status.runs) {
-    if (page.states.has(run) && page.states.get(run) !== state) say(`${name}: ${state}`);
-    page.states.set(run, state);
+    const said = AT_WORK.has(state) ? "at work" : state;
+    if (page.states.has(run) && page.states.get(run) !== said) say(`${name}: ${said}`);
+    page.states.set(run, said);
   }
 }
 
