@@ -28,21 +28,42 @@ class Fresh:
         return Payload({"w": np.frombuffer(os.urandom(8), np.float32)}, np.float32(1), {"examples": np.float32(4)}), {}
 
 
-def made(folder: Path, round: int, channel: tuple[Any, ...]) -> bytes:
+def made(folder: Path, round: int, channel: tuple[Any, ...], engine: Any = None, work: Any = None) -> bytes:
     """Return the update of a participant that has just been started."""
+    algorithm = kn.fedavg(kn.sgd(0.05), channel=channel)
     app = App(
         model=linear.LinearModel(),
         clients=dict(list(linear.clients((6,)).items())),
-        algorithm=kn.fedavg(kn.sgd(0.05), channel=channel),
+        algorithm=algorithm if work is None else kn.replace(algorithm, work=work),
         holdout=0.0,
     )
     with closing(Keep(folder)) as keep:
-        maker = Maker(resolve(app).program(), Fresh(), keep, SimpleNamespace(), SimpleNamespace(), "r-1")  # type: ignore[arg-type]
+        maker = Maker(resolve(app).program(), engine or Fresh(), keep, SimpleNamespace(), SimpleNamespace(), "r-1")  # type: ignore[arg-type]
         maker._model = (MODEL, {"params": {"w": np.zeros(2, np.float32)}, "state": {}})
         work = {"round": round, "purpose": "train", "cohort": 1, "model": MODEL, "bytes": 0}
         update = maker.made(work, lambda: True)
         assert update is not None and update.weight == 1
         return b"".join(update.pieces)
+
+
+class Recording(Fresh):
+    """An engine that keeps what it was given."""
+
+    def __init__(self, seen: list[Any]) -> None:
+        self._seen = seen
+
+    def send(self, plan: Any, job: Any, states: Any) -> tuple[Payload, Any]:
+        self._seen.append(states["work"]["secret"].tolist())
+        return super().send(plan, job, states)
+
+
+def test_the_first_secret_is_kept_before_it_is_used(tmp_path: Path) -> None:
+    """A participant that is killed in its first round sends the same noise when it is back, not a second release."""
+    seen: list[Any] = []
+    for _ in range(2):
+        made(tmp_path, 1, (), Recording(seen), kn.PrivateTraining())
+    assert seen[0] == seen[1]
+    assert len(seen[0][0]) == 8
 
 
 def test_it_is_made_once_and_forgotten_when_the_round_is_decided(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ class Keep:
         path = self._state(run)
         return unpack(path.read_bytes()) if path.exists() else None
 
+    def begin(self, run: str, state: Tree) -> None:
+        """Keep the state that a run begins with."""
+        with _writing(self.folder):
+            write_secret(self._state(run), pack(state))
+
     def stage(self, run: str, round: int, state: Tree) -> None:
         """Keep a round's state beside the old one until it is known whether the round counts."""
         with _writing(self.folder):

@@ -117,6 +117,8 @@ class Maker:
             state = self._keep.state(self._run)
             if state is None:
                 state = tree.map(lambda x: np.asarray(x)[None], initial_state(plan.algorithm, broadcast))
+                if tree.leaves(state):  # one made anew after a crash could have another secret, so other noise
+                    self._keep.begin(self._run, state)
         sent, new = self._engine.send(plan, job, state)
         return sent, new if purpose is Purpose.TRAIN else {}
 
