@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum
 from koinon.privacy.encrypted_sum.client import Sent, encrypted
 from koinon.privacy.encrypted_sum.holder import Answered, KeyHolder, Request
 from koinon.privacy.encrypted_sum.keys import SecretKey
-from koinon.privacy.encrypted_sum.pads import Round
+from koinon.privacy.encrypted_sum.pads import Pad, Round
 from koinon.privacy.encrypted_sum.parameters import Parameters
 from koinon.tree import Array
 
@@ -73,12 +75,15 @@ def _round(round: Round, secret: SecretKey, sent: list[Sent], updates: list[Arra
     asked = time.process_time()
     totals = holder.answer(request, Answered(), lambda _: None)
     answered = time.process_time()
+    deque(islice(Pad.fresh().plaintexts(), round.parameters.ciphertexts), maxlen=0)
+    padded = time.process_time()
     expected = sum(np.rint(x * np.float32(2.0**round.parameters.scale)).astype(np.int64) for x in updates)
     return {
         "clients": totals.clients,
         "exact": bool(np.array_equal(totals.values, expected)) and totals.weight == len(updates),
         "cpu_seconds_of_adding_one": (added - began) / len(sent),
         "cpu_seconds_of_decrypting": answered - asked,
+        "cpu_seconds_of_one_pad_in_that": padded - answered,
         "bytes_to_the_key_holder_of_float32": len(request.to_bytes()) / (FLOAT32_BYTES * round.parameters.values),
     }
 

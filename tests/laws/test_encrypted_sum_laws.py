@@ -110,7 +110,7 @@ def vars_of(found: Parameters) -> dict[str, float]:
 @given(WORDS, st.integers(0, 14))
 def test_a_polynomial_comes_back_but_for_what_was_dropped(words: Array, steps: int) -> None:
     dropped = STEP * steps
-    sent = b"".join(plane.tobytes() for plane in packed(words, dropped))
+    sent = packed(words, dropped)
     assert len(sent) == DEGREE * (60 - dropped) // 8
     back = unpacked(memoryview(sent), dropped)
     assert (back < MODULUS).all()

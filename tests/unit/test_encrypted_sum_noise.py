@@ -40,11 +40,8 @@ def keys() -> tuple[bytes, bytes]:
 
 def _as_received(words: Array, parameters: Parameters) -> Array:
     """Return a ciphertext after it has been sent without its low bits."""
-    sent = (
-        (b"".join(plane.tobytes() for plane in packed(own, dropped)), dropped)
-        for own, dropped in zip(words, parameters.dropped_bits, strict=True)
-    )
-    return np.stack([unpacked(memoryview(planes), dropped) for planes, dropped in sent])
+    pairs = zip(words, parameters.dropped_bits, strict=True)
+    return np.stack([unpacked(memoryview(packed(own, dropped)), dropped) for own, dropped in pairs])
 
 
 def _times(words: Array, count: int) -> Array:

@@ -7,7 +7,6 @@ ciphertext, so a stranger's can be wrong but never malformed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from koinon.errors import FleetError, FormatError
 from koinon.privacy.encrypted_sum.binary import Reader
 from koinon.privacy.encrypted_sum.pads import Round
-from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS, MODULUS_BITS
+from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, MODULUS, MODULUS_BITS
 from koinon.tree import Array
 
 UPDATE, SUM = b"koinon encrypted update 1\n", b"koinon encrypted sum 1\n"
@@ -24,16 +23,18 @@ SUM_BYTES = DEGREE * 2 * MODULUS_BITS // 8
 _PLANES = ((32, "<u4"), (16, "<u2"), (8, "u1"))
 
 
-def packed(words: Array, dropped: int) -> Iterator[Array]:
-    """Yield the planes of a polynomial, uint64 ``[DEGREE]`` below MODULUS, without its low ``dropped`` bits."""
-    rest, bits = words >> np.uint64(dropped), MODULUS_BITS - dropped
+def packed(words: Array, dropped: int) -> bytes:
+    """Return the planes of a polynomial, uint64 ``[DEGREE]`` below MODULUS, without its low ``dropped`` bits."""
+    sent = (words >> np.uint64(dropped)).astype("<u8", copy=False)
+    planes, bit, bits = [], 0, MODULUS_BITS - dropped
     for width, kind in _PLANES:
-        if bits >= width:
-            yield rest.astype(kind)  # the low bits of each
-            rest, bits = rest >> np.uint64(width), bits - width
-    if bits:
-        small = rest.astype(np.uint8)
-        yield small[0::2] | (small[1::2] << 4)
+        if bits - bit >= width:
+            planes.append(sent.view(kind)[bit // width :: INTEGER_BITS // width].tobytes())
+            bit += width
+    if bit < bits:
+        small = (sent >> np.uint64(bit)).astype(np.uint8)
+        planes.append((small[0::2] | (small[1::2] << 4)).tobytes())
+    return b"".join(planes)
 
 
 def unpacked(planes: memoryview, dropped: int) -> Array:
@@ -91,8 +92,7 @@ class EncryptedSum:
 
     def to_bytes(self) -> bytes:
         """Return what the key holder decrypts."""
-        planes = (plane.tobytes() for total in self._total for words in total for plane in packed(words, 0))
-        return b"".join((SUM, self._round.digest, *planes))
+        return b"".join((SUM, self._round.digest, *(packed(words, 0) for total in self._total for words in total)))
 
 
 def summed(data: bytes | memoryview, round: Round) -> memoryview:

@@ -35,18 +35,17 @@ def encrypted(
     """
     _refuse_other_keys(round, holders)
     parameters = round.parameters
-    own, pads = Packed(parameters, *numbers, client), [Pad.fresh(parameters) for _ in holders]
+    own, pads = Packed(parameters, *numbers, client), [Pad.fresh() for _ in holders]
     mask = np.uint64((1 << parameters.plain_bits) - 1)
     out = bytearray(UPDATE + round.digest)
     with lattice.opened(parameters.plain_bits) as seal:
-        encrypt = seal.encryptor(holders[0].lattice)
+        encrypt, streams = seal.encryptor(holders[0].lattice), [pad.plaintexts() for pad in pads]
         for index in range(parameters.ciphertexts):
             cells = own.plaintext(index)
-            for pad in pads:
-                cells += pad(index)
+            for stream in streams:
+                cells += next(stream)
             for words, dropped in zip(encrypt(cells & mask), parameters.dropped_bits, strict=True):
-                for plane in packed(words, dropped):
-                    out += plane.data
+                out += packed(words, dropped)
     sealed = (pad.sealed(round, client, holder, sign) for pad, holder in zip(pads, holders, strict=True))
     return Sent(out, tuple(sealed))
 

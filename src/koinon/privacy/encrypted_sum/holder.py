@@ -161,9 +161,9 @@ class KeyHolder:
                 for index, plaintext in enumerate(plaintexts):
                     own = body[index * ciphertexts.SUM_BYTES : (index + 1) * ciphertexts.SUM_BYTES]
                     plaintext[:] = decrypt(ciphertexts.polynomials(own))
-        for index, plaintext in enumerate(plaintexts):
-            for pad in pads:
-                plaintext -= pad(index)
+        for pad in pads:
+            for plaintext, own in zip(plaintexts, pad.plaintexts(), strict=False):  # a pad has no end
+                plaintext -= own
         return plaintexts & np.uint64((1 << parameters.plain_bits) - 1)
 
 

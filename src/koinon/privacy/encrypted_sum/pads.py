@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, TypeAlias
-
-import numpy as np
 
 from koinon.errors import ConfigurationError, FleetError, FormatError, UnsupportedError
 from koinon.privacy.encrypted_sum.binary import Reader, field
@@ -97,7 +95,7 @@ class SealedPad:
 
         private = x25519.X25519PrivateKey.from_private_bytes(secret.envelope)
         try:
-            return Pad(suite.decrypt(self.sealed, private, info=round.text(b"seal", self.client)), round.parameters)
+            return Pad(suite.decrypt(self.sealed, private, info=round.text(b"seal", self.client)))
         except InvalidTag as error:
             raise FleetError(
                 f"The pad of {self.client} does not open: it was sealed to another key holder, or for another round."
@@ -105,22 +103,23 @@ class SealedPad:
 
 
 class Pad:
-    """One client's pad in one round: AES-256 in counter mode, a stream for each ciphertext."""
+    """One client's pad in one round: AES-256 in counter mode."""
 
-    def __init__(self, seed: bytes, parameters: Parameters) -> None:
+    def __init__(self, seed: bytes) -> None:
         if len(seed) != KEY_BYTES:
             raise FormatError(f"A pad's seed has {KEY_BYTES} bytes: found {len(seed)}.")
         self._seed = seed
-        self._mask = np.uint64((1 << parameters.plain_bits) - 1)
 
     @classmethod
-    def fresh(cls, parameters: Parameters) -> Self:
+    def fresh(cls) -> Self:
         """Return a pad nobody has used: one for each encryption, a repeated one included."""
-        return cls(os.urandom(KEY_BYTES), parameters)
+        return cls(os.urandom(KEY_BYTES))
 
-    def __call__(self, index: int) -> Array:
-        """Return what is added to plaintext ``index``, modulo ``2**plain_bits``: uint64 ``[DEGREE]``."""
-        return RandomStream(self._seed, index).words(DEGREE) & self._mask
+    def plaintexts(self) -> Iterator[Array]:
+        """Yield what is added to each plaintext, the first one first: uint64 ``[DEGREE]``, of which the low bits count."""
+        stream = RandomStream(self._seed, 0)
+        while True:
+            yield stream.words(DEGREE)
 
     def sealed(self, round: Round, client: str, public: PublicKey, sign: Sign) -> SealedPad:
         """Return the seed for the key holder alone, signed."""
