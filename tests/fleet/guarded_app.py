@@ -13,7 +13,6 @@ GUARDS = {
     "noise": {"channel": NOISY},
     "adaptive": {"channel": (kn.AdaptiveClip(kn.QuantileNorm(initial=1.0)), kn.GaussianNoise(multiplier=0.5))},
     "local": {"channel": (kn.Clip(1.0), kn.LocalGaussian(epsilon=20.0))},
-    "masks": {"channel": (kn.Clip(1.0), kn.SecureSum())},
     "coins": {"channel": NOISY, "cohort": kn.Poisson(0.5)},
 }
 
@@ -33,7 +32,7 @@ app = kn.App(
         schedule=kn.Synchronous(clients=3, quorum=1.0, shortest=60.0),
     ),
     stop=kn.Stop(rounds=8),
-    privacy=kn.PrivacyBudget(epsilon=500.0) if guard not in ("median", "masks") else None,
+    privacy=kn.PrivacyBudget(epsilon=500.0) if guard != "median" else None,
     engine="reference",
     privacy_test_mode=os.environ.get("SECRET") is None,
 )
