@@ -71,10 +71,9 @@ class Server:
         """Who has shared and given its vector, and who has shared and not."""
         return Survivors(self.active, frozenset(self.shares.keys() - self.active))
 
-    def holders(self, owner: int) -> frozenset[int]:
-        """Return who holds shares of a member's secrets: itself too where the graph is complete."""
-        own = {owner} if self.known.complete else set[int]()
-        return frozenset(self.shares[owner].keys() | own)
+    def holds(self, member: int, owner: int) -> bool:
+        """Return whether one member has shares of another's secrets: of its own too where the graph is complete."""
+        return member in self.shares[owner] or (member == owner and self.known.complete)
 
     def waited_for(self) -> frozenset[str]:
         """Return who has not done yet what the stage waits for; nobody is known before there is a cohort."""
@@ -92,7 +91,8 @@ class Server:
     def enough(self) -> bool:
         """Whether every secret that the sum needs can be opened."""
         return self.stage is Stage.UNMASKING and all(
-            len(self.holders(owner) & self.answers.keys()) >= self.known.degree.threshold for owner in self.shares
+            sum(self.holds(member, owner) for member in self.answers) >= self.known.degree.threshold
+            for owner in self.shares
         )
 
 
@@ -126,7 +126,7 @@ def take(server: Server, party: str, body: bytes, verify: Verify) -> Server:
         return replace(server, signatures={**server.signatures, member: signature})
     if server.stage is Stage.UNMASKING:
         opened = read_unmasking(body, cohort)
-        if opened.keys() != {owner for owner in server.shares if member in server.holders(owner)}:
+        if opened.keys() != {owner for owner in server.shares if server.holds(member, owner)}:
             raise ProtocolError(f"{party!r} opens other shares than it holds.")
         return replace(server, answers=_first(server.answers, member, opened))
     raise ProtocolError(f"No message is expected from {party!r}: it is the vectors that are waited for.")
@@ -190,7 +190,7 @@ def _left(server: Server) -> Iterator[masks.Mask]:
 def _opened(server: Server, owner: int, weights: dict[tuple[int, ...], list[int]]) -> bytes:
     """Return a member's secret from the shares that were opened; ``weights`` keeps those of known sets of holders."""
     cohort, threshold = server.known, server.known.degree.threshold
-    chosen = tuple(sorted(server.holders(owner) & server.answers.keys())[:threshold])
+    chosen = tuple(sorted(member for member in server.answers if server.holds(member, owner))[:threshold])
     if len(chosen) < threshold:
         raise ProtocolError(
             f"{threshold} members must open their shares of a secret of {cohort.names[owner]!r}; {len(chosen)} have. "
@@ -231,7 +231,7 @@ def _check_recoverable(server: Server) -> None:
     cohort, threshold = server.known, server.known.degree.threshold
     _enough("survive", len(server.active), max(server.minimum, quorum(len(cohort))))
     for owner in server.shares:
-        left = len(server.holders(owner) & server.active)
+        left = sum(server.holds(member, owner) for member in server.active)
         if left < threshold:
             raise ProtocolError(
                 f"{left} neighbours of {cohort.names[owner]!r} survive, and {threshold} are needed to open its masks. "
