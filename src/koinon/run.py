@@ -40,6 +40,12 @@ class Run:
         return None if self.releases is None else self.releases.statement(len(self.plan.data))
 
     @property
+    def charged(self) -> tuple[tuple[str, str, str], ...]:
+        """What the ledger holds, for people: how many releases, of which noise multiplier, at which sampling rate."""
+        spent = {} if self.releases is None else self.releases.spent
+        return tuple((f"{n:,}", f"{event.multiplier:.4g}", f"{event.rate:.4g}") for event, n in spent.items())
+
+    @property
     def variables(self) -> Variables:
         """The final model: ``params`` and ``state``."""
         return self.plan.algorithm.server.variables(self.outcome.state.server)
@@ -121,8 +127,6 @@ class Run:
             "engine": self.engine,
             "seed": self.seed,
         }
-        if self.privacy is not None:
-            parts["privacy"] = "; ".join(self.privacy.lines())
         return {name: value if isinstance(value, str) else repr(value) for name, value in parts.items()}
 
     def plot(self, names: tuple[str, ...] | None = None) -> Any:

@@ -1,5 +1,6 @@
 """`koinon check` says beforehand what a private run will promise, and the run says it afterwards; the report has it."""
 
+import html
 import json
 import os
 import subprocess
@@ -61,7 +62,11 @@ def test_check_foretells_and_the_run_spends(here: Path) -> None:
     again = json.loads(koinon(here, "check", "app.py", "--json").stdout)
     assert "allows 0 of 8 rounds" in again["conditions"][-1], "what was spent stays spent"
     koinon(here, "report", "kept")
-    assert "for each client after" in (here / "kept" / "report.html").read_text(encoding="utf-8")
+    page = html.unescape((here / "kept" / "report.html").read_text(encoding="utf-8"))
+    claim = kn.PrivacyStatement(**{**result["privacy"], "not_covered": tuple(result["privacy"]["not_covered"])})
+    assert len(claim.lines()) >= 8
+    assert all(line[1:] in page for line in claim.lines()), "the statement in full"
+    assert f">{result['rounds']}</th><td>3</td><td>0.5</td>" in page, "and what it was counted from"
 
 
 def test_what_the_clients_own_work_promises_is_said_too(here: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import koinon
+from koinon.cli.commands import report_run
 from koinon.errors import StoreError
 from koinon.privacy.ledger import Entry, Ledger, Scope
 from koinon.privacy.mechanism import Adjacency, Event
+from koinon.store.run_directory import RunDirectory
 
 EVENT = Event(1.1, 0.1, Adjacency.ADD_OR_REMOVE)
 SCOPE = Scope("abc", Adjacency.ADD_OR_REMOVE, "client")
@@ -185,10 +186,8 @@ def test_two_processes_lose_no_line(path: Path) -> None:
 
 APP = """
 import os, signal
-import numpy as np
 import koinon as kn
-from koinon.data.heart import INPUTS, heart
-from koinon.models.jax_logistic import logistic_regression
+import linear
 from koinon.privacy.releases import Releases
 
 real = Releases.release
@@ -199,8 +198,8 @@ def mortal(self, round, total):
 Releases.release = mortal
 
 app = kn.App(
-    model=logistic_regression(INPUTS),
-    clients=heart,
+    model=linear.LinearModel(),
+    clients=linear.clients((6, 8, 12)),
     algorithm=kn.fedavg(kn.sgd(0.1), cohort=kn.Poisson(0.6), channel=(kn.Clip(1.0), kn.GaussianNoise(1.5))),
     stop=kn.Stop(rounds=5),
     privacy=kn.PrivacyBudget(epsilon=50.0, ledger="ledger.jsonl"),
@@ -214,7 +213,7 @@ def run(folder: Path, out: str, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(
         [sys.executable, "-c", code, "run", "app.py", "--out", out, "--json"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(koinon.__file__).parents[1]), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -230,6 +229,10 @@ def test_a_run_killed_between_the_entry_and_the_release_counts_the_round_once(tm
         assert run(tmp_path, "kept", TEST_MODE="1", DIE_IN=killed).returncode == -signal.SIGKILL
         lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
         assert lines[-1]["round"] == int(killed), "the entry is there though the release is not"
+        with RunDirectory.read_only(tmp_path / "kept") as directory:
+            assert "privacy" not in directory.about()
+        report_run(tmp_path / "kept", as_json=False)
+        assert "No statement yet: it is counted when" in (tmp_path / "kept" / "report.html").read_text()
     done = run(tmp_path, "kept")  # whether a run is a test is its own, however it is gone on with
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()][1:]

@@ -224,7 +224,6 @@ def test_the_statement_is_of_what_runs() -> None:
     test = fit(private(), 1).privacy
     assert not test.guarantee
     assert test.sentence.startswith("no guarantee: a test mode")
-    assert "privacy" in fit(private(), 1).settings
     assert fit(kn.fedavg(), 1, privacy_test_mode=False).privacy is None
 
 

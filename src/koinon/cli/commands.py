@@ -20,7 +20,9 @@ from koinon.report.summary import RunSummary, client_rows
 from koinon.report.tracking.choose import sinks
 from koinon.round.settle import room_bytes
 from koinon.run import Run
-from koinon.store.run_directory import RunDirectory
+from koinon.store.run_directory import LEDGER, RunDirectory
+
+_UNCOUNTED = "no statement yet: it is counted when the run ends, from the ledger, which has every round that began"
 
 
 def run_app(app_file: Path, out: Path | None, changes: Sequence[str], track: Sequence[str], *, as_json: bool) -> None:
@@ -76,6 +78,8 @@ def report_run(folder: Path, *, as_json: bool) -> None:
     history = History(() if saved is None else saved.history)
     judged = {} if saved is None else saved.checkpoint.judged
     refused = history[-1].refused if len(history) else {}
+    uncounted = [_UNCOUNTED] if (folder / LEDGER).exists() else []
+    privacy = about.get("privacy") or {"lines": uncounted, "ledger": []}
     summary = RunSummary(
         title=f"{folder.name}: {about['identity']['algorithm']['name']}",
         history=history,
@@ -84,6 +88,8 @@ def report_run(folder: Path, *, as_json: bool) -> None:
         seconds=history.seconds,
         settings=about.get("settings", {}),
         clients=client_rows(judged, refused),
+        privacy=tuple(privacy["lines"]),
+        ledger=tuple(map(tuple, privacy["ledger"])),
     )
     path = folder / "report.html"
     write_page(path, summary)

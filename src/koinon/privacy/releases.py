@@ -81,6 +81,11 @@ class Releases:
         """How many releases the ledger holds, of all runs about the data set."""
         return len(self._ledger)
 
+    @property
+    def spent(self) -> Spent:
+        """What the ledger holds: every release, and how often."""
+        return self._ledger.spent
+
     def expected(self, population: int) -> float:
         """Return what a sum is divided by: the cohort's expected size, which no client can change."""
         assert isinstance(self._sampler, AccountedSampler), "the algorithm's check refuses every other"

@@ -36,6 +36,8 @@ def _content(run: RunSummary) -> list[Markup]:
         parts.append(section("Clients in the last round", _clients(run)))
     if refusals := _refusals(run.history):
         parts.append(section("Refused updates", *refusals))
+    if run.privacy:
+        parts.append(section("Privacy", *_privacy(run)))
     if run.settings:
         parts.append(
             section("Settings", data_table("What was asked for", ("setting", "value"), run.settings.items(), words=1))
@@ -93,6 +95,19 @@ def _rounds(history: History) -> Markup:
         f"The last {_ROUNDS} rounds; {left_out} before them are in the run's history" if left_out > 0 else "Rounds"
     )
     return folded("Show the table of rounds", element("div", history[-_ROUNDS:].table(caption), class_="tall"))
+
+
+def _privacy(run: RunSummary) -> list[Markup]:
+    """Return the claim, its conditions, and what is in the ledger it was counted from."""
+    claim, *conditions = run.privacy
+    parts = [
+        element("p", f"{claim[:1].upper()}{claim[1:]}."),
+        element("ul", *(element("li", line) for line in conditions)),
+    ]
+    if run.ledger:
+        head = ("releases", "noise over what one unit can move", "sampling rate that is counted")
+        parts.append(data_table("What the ledger holds, of all runs about these data", head, run.ledger))
+    return parts
 
 
 def _ranges(rounds: list[int]) -> str:

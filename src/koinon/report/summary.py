@@ -38,6 +38,8 @@ class RunSummary:
     seconds: float  # wall time of the whole run
     settings: Mapping[str, str] = field(default_factory=dict)  # what was asked for, in words
     clients: tuple[ClientRow, ...] = ()  # after the last round; empty where nobody judged
+    privacy: tuple[str, ...] = ()  # what is claimed, and on what conditions, a line each
+    ledger: tuple[tuple[str, str, str], ...] = ()  # how many releases, of which noise, with which sampling rate
 
 
 @dataclass(frozen=True)
