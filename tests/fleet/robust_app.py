@@ -28,6 +28,7 @@ app = kn.App(
     algorithm=replace(
         kn.fedavg(kn.sgd(0.05), epochs=2, batch_size=4),
         aggregator=RULES[os.environ.get("RULE", "Krum")],
+        sampler=kn.Poisson(0.5) if os.environ.get("COINS") else kn.All(),
         schedule=kn.Synchronous(clients=len(NAMES), quorum=0.5, shortest=1.0, longest=60.0, retries=0),
     ),
     stop=kn.Stop(rounds=5),

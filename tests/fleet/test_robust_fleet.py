@@ -13,8 +13,8 @@ from fleet.robust_app import NAMES
 APP = Path(__file__).parent / "robust_app.py"
 
 
-def started(tmp_path: Path, rule: str, *names: str) -> Fleet:
-    fleet = Fleet(tmp_path, APP, environment={"RULE": rule})
+def started(tmp_path: Path, rule: str, *names: str, **environment: str) -> Fleet:
+    fleet = Fleet(tmp_path, APP, environment={"RULE": rule, **environment})
     fleet.serve()
     for name in names:
         fleet.join(name, options=("--data", name))
@@ -53,6 +53,13 @@ def test_a_run_rests_while_the_party_that_all_are_measured_by_is_away(tmp_path: 
         rests(fleet, "by whose update all others are measured")
         trusted.start()
         fleet.finishes(60)
+
+
+@pytest.mark.slow
+def test_where_a_draw_is_too_small_for_the_rule_others_take_part(tmp_path: Path) -> None:
+    with started(tmp_path, "Krum", *NAMES, COINS="yes") as fleet:
+        fleet.finishes(60)
+        assert {row["cohort"] for row in fleet.run()["history"]} <= {0, len(NAMES)}, "of five, Krum(1) needs five"
 
 
 @pytest.mark.slow

@@ -469,6 +469,11 @@ def test_an_update_that_cannot_be_added_is_of_no_use_and_another_is_asked_for() 
     assert said == [c.Settle(("a", "b", "c", "d"), {})], "c's is there too, and is not added"
 
 
+def test_others_are_asked_at_once_where_fewer_were_drawn_than_are_of_use() -> None:
+    _, said = commands(TWO, *map(c.Present, "abcd"), c.Open(("b",), reserve=("d", "a", "c"), least=3))
+    assert said == [c.Ask(("b", "d", "a"), 3), c.Wake(60.0)]
+
+
 def test_a_round_of_which_all_are_refused_is_over_when_nobody_else_is_here() -> None:
     state, _ = commands(TWO, *map(c.Present, "abd"), c.Open(("a", "b"), reserve=("d", "e")))
     state, said = commands(state, c.Answered("a", False), c.Answered("b", False))

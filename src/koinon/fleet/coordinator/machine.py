@@ -323,7 +323,7 @@ def _of_use(state: State, stage: Stage) -> bool:
 
 def _begin(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command, ...]]:
     """Ask the drawn clients that are here, and others in the place of those that are not."""
-    wanted = math.ceil(len(stage.draw) * state.terms.over_selection)
+    wanted = math.ceil(max(stage.least, len(stage.draw)) * state.terms.over_selection)
     here = _here(state, stage)[:wanted]
     if not here:
         return state, ()

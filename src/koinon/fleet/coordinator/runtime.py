@@ -78,14 +78,13 @@ class FleetRuntime:
         size = self._run.ledger.blobs.path(blob).stat().st_size
         train = job.purpose is Purpose.TRAIN
         aggregator = plan.algorithm.aggregator
-        least = _least(aggregator, job.cohort) if train else 1
+        least = _least(aggregator) if train and job.cohort else 1
+        cohort = max(job.cohort, least)  # others take part where a draw is too small for the aggregator
         newcomers = train and not self._private  # who is drawn is what is accounted
         essential = (self._run.wait_for_named(aggregator.trusted),) if train and isinstance(aggregator, Rooted) else ()
         if secure is not None:
             least, newcomers = secure.minimum, False  # the masks are among those who are asked
-        stage = StageJob(
-            job.round, job.purpose, blob, size, job.cohort, key, expected, least, newcomers, essential, secure
-        )
+        stage = StageJob(job.round, job.purpose, blob, size, cohort, key, expected, least, newcomers, essential, secure)
         draw = [members[i].client for i in job.tasks.clients.tolist()]
         if job.following is not None:  # drawn while the clients work
             self._later.submit(job.following)
@@ -254,12 +253,12 @@ class FleetRuntime:
         return {c: c in made and not settled.commits[c].refused for c in settled.commits}
 
 
-def _least(aggregator: Aggregator, cohort: int) -> int:
-    """Return how many updates an aggregator needs at least. Raises CompositionError if those of a cohort are too few."""
-    if not cohort:
-        return 1  # nobody was drawn
-    aggregator.values(cohort)
-    return bisect_left(range(1, cohort), True, key=partial(_enough, aggregator)) + 1
+_MANY = 1 << 24  # clients
+
+
+def _least(aggregator: Aggregator) -> int:
+    """Return how many updates an aggregator needs at least. A run does not begin with fewer clients."""
+    return bisect_left(range(1, _MANY), True, key=partial(_enough, aggregator)) + 1
 
 
 def _enough(aggregator: Aggregator, count: int) -> bool:
