@@ -20,7 +20,7 @@ from koinon.report.summary import RunSummary, client_rows
 from koinon.report.tracking.choose import sinks
 from koinon.round.settle import room_bytes
 from koinon.run import Run
-from koinon.store.run_directory import LEDGER, RunDirectory
+from koinon.store.run_directory import RunDirectory
 
 _UNCOUNTED = "no statement yet: it is counted when the run ends, from the ledger, which has every round that began"
 
@@ -75,10 +75,10 @@ def report_run(folder: Path, *, as_json: bool) -> None:
 
     with RunDirectory.read_only(folder) as directory:
         about, saved = directory.about(), directory.load()
+        uncounted = [_UNCOUNTED] if directory.private else []
     history = History(() if saved is None else saved.history)
     judged = {} if saved is None else saved.checkpoint.judged
     refused = history[-1].refused if len(history) else {}
-    uncounted = [_UNCOUNTED] if (folder / LEDGER).exists() else []
     privacy = about.get("privacy") or {"lines": uncounted, "ledger": []}
     summary = RunSummary(
         title=f"{folder.name}: {about['identity']['algorithm']['name']}",

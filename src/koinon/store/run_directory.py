@@ -156,6 +156,12 @@ class RunDirectory:
             row = database.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
         return bytes(row[0])
 
+    @property
+    def private(self) -> bool:
+        """Whether the run has secrets, because it adds noise."""
+        with _speaking(self.folder):
+            return self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'secrets'").fetchone() is not None
+
     def close(self) -> None:
         """Give the directory free. Safe to call twice."""
         self._database.close()
