@@ -36,6 +36,7 @@ CENTRAL = (kn.GaussianNoise(1.0), kn.CorrelatedNoise(1.0, 2))
 CHANNELS: dict[str, tuple[Any, ...]] = {
     "plain": (),
     "clip": (kn.Clip(1.0),),
+    "halves, noise": (kn.Clip(1.0), kn.Bfloat16(), CENTRAL[0]),
     "codes": (kn.Clip(1.0), kn.Quantise()),
     "halves": (kn.Bfloat16(),),
     "secure sum": (kn.Clip(1.0), kn.SecureSum()),
@@ -49,7 +50,7 @@ CHANNELS: dict[str, tuple[Any, ...]] = {
     "adaptive clip, noise": (kn.AdaptiveClip(NORM), CENTRAL[0]),
 }
 SECURE = {channel for channel in CHANNELS if channel.startswith("secure sum")}
-ONLY_SUMS = SECURE | {"noise", "correlated noise", "adaptive clip", "adaptive clip, noise"}
+ONLY_SUMS = SECURE | {"halves, noise", "noise", "correlated noise", "adaptive clip", "adaptive clip, noise"}
 """What a rule of single updates or of groups cannot have."""
 
 
@@ -158,6 +159,12 @@ class Unaccounted:
 def test_noise_for_clients_in_turn_is_refused_where_they_may_come_oftener() -> None:
     algorithm = kn.replace(kn.fedavg(channel=CHANNELS["correlated noise"]), sampler=kn.All())
     assert re.search(r"CorrelatedNoise\(.*All\(\).*Use Cyclic\(2\)", refusal(algorithm))
+
+
+@pytest.mark.parametrize("step", [kn.Bfloat16(), kn.SecureSum()], ids=repr)
+def test_local_noise_on_codes_or_on_what_is_hidden_is_refused(step: Any) -> None:
+    said = refusal(kn.fedavg(channel=(kn.Clip(1.0), step, kn.LocalGaussian(1.0))))
+    assert "LocalGaussian(epsilon=1.0" in said and "receives INTEGER. Move it before the step" in said
 
 
 def test_local_noise_needs_a_bound_and_goes_with_any_draw() -> None:

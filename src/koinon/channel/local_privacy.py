@@ -13,7 +13,7 @@ import numpy as np
 from koinon import tree
 from koinon.channel.central import FLOAT32, noisy_wire
 from koinon.core.types import Context
-from koinon.core.wire import Wire
+from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError, UnsupportedError
 from koinon.privacy.analytic import gaussian_sigma
 from koinon.privacy.mechanism import Adjacency, Event, Trust
@@ -42,7 +42,12 @@ class LocalGaussian:
         gaussian_sigma(self.epsilon, self.delta)
 
     def check(self, wire: Wire) -> Wire:
-        """Return the facts with noise and without a bound; refuse an update that has none, and a second noise."""
+        """Return the facts with noise and without a bound; refuse one without, codes, what is hidden, a second noise."""
+        if wire.domain is not Domain.REAL:
+            raise CompositionError(
+                f"{self!r} works on real numbers, but receives {wire.domain.name}. "
+                "Move it before the step that made them so."
+            )
         return replace(noisy_wire(self, wire), l2_bound=None)
 
     def check_algorithm(self, algorithm: Any) -> None:
