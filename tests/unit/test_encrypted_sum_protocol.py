@@ -21,7 +21,7 @@ from koinon.privacy.encrypted_sum.client import encrypted
 from koinon.privacy.encrypted_sum.holder import Answered, Request, together
 from koinon.privacy.encrypted_sum.keys import PublicKey, SecretKey
 from koinon.privacy.encrypted_sum.pads import Pad, SealedPad
-from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS
+from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS, Parameters
 from koinon.privacy.encrypted_sum.trust import statement
 from koinon.tree import Array
 
@@ -36,6 +36,26 @@ def test_the_sum_is_exact() -> None:
     assert totals.weight == sum(samples.WEIGHTS[client] for client in CLIENTS)
     assert totals.figures.tolist() == [4.5, -750.75]
     assert totals.clients == 3
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (-1, -1), (1, -1)])
+@pytest.mark.parametrize(("cohort", "fields"), [(10, 2), (10, 3), (25, 1)])
+def test_a_whole_cohort_at_the_extreme_of_every_field_is_decrypted_exactly(
+    signs: tuple[int, int], cohort: int, fields: int
+) -> None:
+    found = Parameters.fitting(cohort=cohort, bound=1.0, largest_weight=7, values=4000, fields=fields)
+    key, names = samples.secret_key(), [f"client {index}" for index in range(cohort)]
+    this_round = replace(samples.the_round(), parameters=found)
+    extreme = np.resize(np.array(signs, np.float32), found.values)
+    total, pads = EncryptedSum(this_round), []
+    for name in names:
+        sent = encrypted(this_round, [key.public], name, (extreme, 7, ()), samples.signer(name))
+        total.add(sent.update)
+        pads.append(sent.pads[0])
+    open_to_all = replace(samples.holder(), verify=lambda *_: True)
+    totals = open_to_all.answer(Request(this_round, tuple(pads), total.to_bytes()), Answered(), Kept([]))
+    assert np.array_equal(totals.values, extreme.astype(np.int64) * found.limit * cohort)
+    assert totals.weight == 7 * cohort
 
 
 def test_partial_sums_merge() -> None:
