@@ -58,7 +58,12 @@ FAMILIES: dict[str, tuple[Callable[[], Any], Clients, float]] = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+QUICK = ("dense", "batch normalisation")  # tests/unit/test_keras_models.py has a look at the others, too
+
+
+@pytest.mark.parametrize(
+    "family", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def test_the_compiled_engine_computes_what_the_plain_loop_computes(family: str) -> None:
     make, data, tolerance = FAMILIES[family]
     fast, plain = (fit(make(), data, engine=engine) for engine in ("jax", "reference"))
@@ -121,7 +126,7 @@ def test_a_process_that_used_the_model_first_gets_the_same_bits() -> None:
 
 
 def test_a_run_goes_on_in_a_process_that_never_initialised_the_model(tmp_path: Path) -> None:
-    whole = fit(everything(), clients(), quantised(), runtime="processes", workers=1)
+    whole = fit(everything(), clients(), quantised())
     fit(everything(), clients(), quantised(), stop=kn.Stop(rounds=1), out=tmp_path)
     rest = fit(everything(), clients(), quantised(), out=tmp_path, runtime="processes", workers=1)
     assert rest.digest == whole.digest

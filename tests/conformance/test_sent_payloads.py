@@ -22,9 +22,12 @@ CHANNELS = {
 }
 
 
+QUICK = [(kn.fedavg, channel) for channel in CHANNELS] + [(kn.scaffold, "clip and int8")]
+LONGER = [pytest.param(kn.scaffold, name, marks=pytest.mark.slow) for name in CHANNELS if name != "clip and int8"]
+
+
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("channel", CHANNELS)
-@pytest.mark.parametrize("make", [kn.fedavg, kn.scaffold], ids=["fedavg", "scaffold"])
+@pytest.mark.parametrize(("make", "channel"), [*QUICK, *LONGER])
 def test_a_decoded_payload_adds_up_to_the_engines_total(name: str, channel: str, make) -> None:
     algorithm = make(kn.sgd(0.3), epochs=2, batch_size=8, channel=CHANNELS[channel])
     resolved = resolve(App(model=apps.model(), clients=apps.clients(), algorithm=algorithm, engine=name))

@@ -60,7 +60,7 @@ def test_every_single_changed_byte_is_found(place: int, change: int) -> None:
     assert found(changed)
 
 
-@pytest.mark.parametrize("bit", [0, 5])
+@pytest.mark.parametrize("bit", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_every_byte_with_one_bit_turned_is_found(bit: int) -> None:
     """All of the middle receipt, exhaustively: no field is outside the signature."""
     for place in range(len(TEXTS[1])):
