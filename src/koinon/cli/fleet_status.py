@@ -28,7 +28,7 @@ def show_status(folder: Path, *, as_json: bool) -> None:
         return
     for run in status["runs"]:
         say(f"{run['name']}: {run['state']}, {run['round']} of {run['rounds']} rounds")
-        for line in _course(run):
+        for line in filter(None, _course(run)):
             say(f"  {line}")
         rows = [
             (client["name"], client["standing"], _heard(client), client["last_error"] or "")
@@ -47,8 +47,9 @@ def _course(run: dict[str, Any]) -> Iterator[str]:
         yield f"waits for {run['waits_for']}" + ("" if left is None else f"; {seconds_text(round(left))} left")
     if run["stopped"]:
         yield run["stopped"]
-    if run["history"] and (figures := describe(RoundRecord.from_json(run["history"][-1]).figures)):
-        yield figures
+    if run["history"]:
+        last = RoundRecord.from_json(run["history"][-1])
+        yield describe({name: value for name, value in last.figures.items() if value is not None})
     for line in run["privacy"] or ():
         yield f"privacy: {line}"
 
