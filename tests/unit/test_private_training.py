@@ -18,6 +18,7 @@ from koinon.privacy.accounted import accounted
 from koinon.privacy.mechanism import Noise
 from koinon.privacy.random_bits import PrivacyKeys, RandomStream
 from koinon.privacy.releases import releases
+from koinon.privacy.statement import statement
 
 OFFERS = frozenset(Offers)
 NOISE = (kn.Clip(0.5), kn.GaussianNoise(2.0))
@@ -167,6 +168,16 @@ def test_one_ledger_is_for_every_run_about_the_same_examples_however_they_are_sp
     for other in (changed, swapped, {n: data[n] for n in list(data)[:2]}):
         with pytest.raises(StoreError, match="is a ledger of another data"):
             fit(private(), 1, clients=other, privacy=budget)
+
+
+def test_who_is_trusted_with_what_depends_on_what_hides_single_updates() -> None:
+    plain, hidden = (
+        statement(accounted(private(channel=channel), 3), 1, 1e-5)
+        for channel in (NOISE, (kn.Clip(0.5), kn.SecureSum(), kn.GaussianNoise(2.0)))
+    )
+    assert plain.trust.startswith("the coordinator sees each update without noise")
+    assert hidden.trust.startswith("the coordinator sees the sum of a round without noise, by SecureSum(")
+    assert hidden.epsilon == plain.epsilon
 
 
 def test_sampling_counts_against_those_alone_who_do_not_see_who_is_drawn() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from koinon import exact, tree
-from koinon.core.protocols import Needs, Transform
+from koinon.core.protocols import Needs
+from koinon.core.types import Context
 from koinon.core.wire import Wire
 from koinon.errors import CompositionError
-from koinon.privacy.mechanism import Normals
+from koinon.privacy.mechanism import Normals, Trust
 from koinon.privacy.sampling import AccountedSampler
 from koinon.tree import Array, Tree
 
@@ -25,7 +28,51 @@ FLOAT32 = 1e-5
 """By how much float32 may let a norm exceed its bound, relative: what the conformance suite allows."""
 
 
-def noisy_wire(step: Transform, wire: Wire) -> Wire:
+class CentralNoise(ABC):
+    """What all noise on the sum has in common: updates pass through, and the coordinator adds it once a round."""
+
+    @property
+    @abstractmethod
+    def deviation(self) -> float:
+        """The noise's standard deviation over the norm of an update."""
+
+    def check(self, wire: Wire) -> Wire:
+        """Return the facts with noise; refuse an update without a bound, a second noise, and noise without room."""
+        after, deviation = noisy_wire(self, wire), self.deviation * (wire.l2_bound or 0.0)
+        if deviation >= LARGEST:
+            raise CompositionError(
+                f"{self!r} would add noise of deviation {deviation:.3g}, and the exact sum has room for {LARGEST:.3g}. "
+                "Clip to a smaller norm."
+            )
+        return after
+
+    def check_algorithm(self, algorithm: Any) -> None:
+        """Refuse what noise on the sum does not cover: single updates, later steps, draws that favour the fast."""
+        check_covered(self, algorithm)
+
+    def init(self, value: Tree) -> Tree:
+        """Return nothing."""
+        return {}
+
+    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
+        """Return the update: noise is for the sum."""
+        return value, state
+
+    def decode(self, payload: Tree, context: Context) -> Tree:
+        """Return the payload."""
+        return payload
+
+    def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
+        """Return the bytes unchanged."""
+        return value_bytes
+
+    @property
+    def trust(self) -> Trust:
+        """Return that the coordinator adds it."""
+        return Trust.COORDINATOR
+
+
+def noisy_wire(step: object, wire: Wire) -> Wire:
     """Return the facts with the noise of ``step``; refuse an update without a bound, and a second noise."""
     if wire.noise_by is not None:
         raise CompositionError(f"{step!r} follows {wire.noise_by}: one of the two is enough. Drop the other.")
@@ -36,7 +83,7 @@ def noisy_wire(step: Transform, wire: Wire) -> Wire:
     return replace(wire, noise_by=repr(step))
 
 
-def check_covered(step: Transform, algorithm: Any) -> None:
+def check_covered(step: object, algorithm: Any) -> None:
     """Refuse what the noise of ``step`` on the sum does not cover: single updates, later steps, unknown draws."""
     if algorithm.channel[-1] is not step:
         raise CompositionError(
@@ -57,15 +104,6 @@ def check_covered(step: Transform, algorithm: Any) -> None:
         raise CompositionError(
             f"{algorithm.sampler!r} does not say how it draws, so {step!r} cannot be accounted. Use Poisson(rate), "
             "All() or Uniform(size), or give it participation, expected and choose."
-        )
-
-
-def check_range(step: Transform, deviation: float) -> None:
-    """Refuse noise that the integers of the exact sum cannot hold: cut off, it would hide nothing."""
-    if deviation >= LARGEST:
-        raise CompositionError(
-            f"{step!r} would add noise of deviation {deviation:.3g}, and the exact sum has room for {LARGEST:.3g}. "
-            "Clip to a smaller norm."
         )
 
 

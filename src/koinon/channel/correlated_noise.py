@@ -7,25 +7,22 @@ Training", NeurIPS 2024: it has a formula, so there is nothing to optimise and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from koinon import tree
-from koinon.channel.central import check_covered, check_range, noisy_wire, sensitivity, with_noise
+from koinon.channel.central import CentralNoise, sensitivity, with_noise
 from koinon.core.ranges import positive, whole
-from koinon.core.types import Context
-from koinon.core.wire import Wire
 from koinon.errors import CompositionError
-from koinon.privacy.mechanism import Adjacency, Event, Noise, Trust
+from koinon.privacy.mechanism import Adjacency, Event, Noise
 from koinon.privacy.sampling import Participation
 from koinon.tree import Array, Tree
 
 
 @dataclass(frozen=True)
-class CorrelatedNoise:
+class CorrelatedNoise(CentralNoise):
     """Add noise whose sum over rounds grows slower than that of `GaussianNoise`: ``y = C**-1 z`` for independent ``z``.
 
     ``C`` is the lower triangular Toeplitz matrix of the first ``bands`` coefficients of ``(1 - x)**-0.5``. A client that
@@ -42,15 +39,14 @@ class CorrelatedNoise:
         positive(self, "multiplier")
         whole(self, "bands")
 
-    def check(self, wire: Wire) -> Wire:
-        """Return the facts with noise; refuse an update without a bound, and a second noise."""
-        after = noisy_wire(self, wire)
-        check_range(self, self.multiplier * self._column * (wire.l2_bound or 0.0))
-        return after
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of ``z`` over the norm of an update."""
+        return float(self.multiplier * np.linalg.norm(self.coefficients))
 
     def check_algorithm(self, algorithm: Any) -> None:
         """Refuse what central noise refuses, and clients that may come more often than once in ``bands`` rounds."""
-        check_covered(self, algorithm)
+        super().check_algorithm(algorithm)
         separation = algorithm.sampler.participation(0).separation
         if separation < self.bands:
             raise CompositionError(
@@ -58,36 +54,11 @@ class CorrelatedNoise:
                 f"draw them once in {separation}. Use Cyclic({self.bands}) or more groups, or GaussianNoise."
             )
 
-    def init(self, value: Tree) -> Tree:
-        """Return nothing."""
-        return {}
-
-    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
-        """Return the update: noise is for the sum."""
-        return value, state
-
-    def decode(self, payload: Tree, context: Context) -> Tree:
-        """Return the payload."""
-        return payload
-
-    def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
-        """Return the bytes unchanged."""
-        return value_bytes
-
-    @property
-    def trust(self) -> Trust:
-        """Return that the coordinator adds it."""
-        return Trust.COORDINATOR
-
     @property
     def coefficients(self) -> Array:
         """The first column of ``C``, float64 ``[bands]``: 1, 1/2, 3/8, ..."""
         place = np.arange(1, self.bands)
         return np.cumprod(np.concatenate([[1.0], (2 * place - 1) / (2 * place)]))
-
-    @property
-    def _column(self) -> float:
-        return float(np.linalg.norm(self.coefficients))
 
     def event(self, participation: Participation) -> Event:
         """Return the event of the rounds in which a client has one turn."""
@@ -98,7 +69,7 @@ class CorrelatedNoise:
         count = tree.size(total)
         row = self._row(count, round, noise)
         taken = iter(np.split(row, np.cumsum([np.size(leaf) for leaf in tree.leaves(total)])))
-        return with_noise(total, self.multiplier * self._column * sensitivity(bound, count), lambda _: next(taken))
+        return with_noise(total, self.deviation * sensitivity(bound, count), lambda _: next(taken))
 
     def _row(self, count: int, round: int, noise: Noise) -> Array:
         """Return ``y`` of a round by ``y[t] = z[t] - sum(c[j] * y[t - j])``, from the rows that are kept or from the first."""

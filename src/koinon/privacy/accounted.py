@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from koinon import exact
 from koinon.core.algorithm import Algorithm
 from koinon.errors import CompositionError
+from koinon.privacy.hiding import Hiding, hiding
 from koinon.privacy.mechanism import Event, Mechanism, Trust
 from koinon.privacy.sampling import AccountedSampler, Participation, Sampling
 
@@ -45,12 +46,14 @@ class Accounted:
     """Who adds noise, how units come to be in a round, and one release as it touches a unit.
 
     ``bound`` is the L2 norm of an update at most, as a step of the channel finds it; None where the work is private.
+    ``hidden`` is the step under which the coordinator sees no single update, if there is one.
     """
 
     mechanism: Mechanism | PrivateWork
     participation: Participation
     event: Event
     bound: float | None = None
+    hidden: Hiding | None = None
 
     @property
     def unit(self) -> str:
@@ -70,6 +73,13 @@ class Accounted:
     def turns(self, rounds: int) -> int:
         """Return in how many of ``rounds`` rounds a unit may be."""
         return -(-rounds // self.participation.separation)
+
+    @property
+    def trust(self) -> str:
+        """Whom a client has to trust, and with what."""
+        if self.mechanism.trust is Trust.COORDINATOR and self.hidden is not None:
+            return f"the coordinator sees the sum of a round without noise, by {self.hidden!r} no single update, and is trusted to add it"
+        return str(self.mechanism.trust.value)
 
     @property
     def sampling(self) -> str:
@@ -103,7 +113,7 @@ def accounted(algorithm: Algorithm, population: int) -> Accounted | None:
         assert isinstance(algorithm.sampler, AccountedSampler), "the algorithm's check refuses every other"
         participation = algorithm.sampler.participation(population)
         _check_addable(mechanism, bound, algorithm.sampler.largest(population) if population else 1)
-    return Accounted(mechanism, participation, mechanism.event(participation), bound)
+    return Accounted(mechanism, participation, mechanism.event(participation), bound, hiding(algorithm))
 
 
 def accounted_work(algorithm: Algorithm) -> Accounted | None:

@@ -110,7 +110,7 @@ def statement(
         rounds=before + own.turns(rounds),
         adjacency=own.event.adjacency.value,
         sampling=own.sampling,
-        trust=own.mechanism.trust.value,
+        trust=own.trust,
         not_covered=NOT_COVERED[own.unit],
     )
 
