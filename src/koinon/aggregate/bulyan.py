@@ -59,7 +59,9 @@ def _nearest_to_median(values: Array, kept: int) -> Array:
     median = median_of_sorted(values)[:, None]
     last = values.shape[1] - kept + 1
     reach = np.maximum(median - values[:, :last], values[:, kept - 1 :] - median)
-    nearer = np.count_nonzero(values - median < reach.min(axis=1)[:, None], axis=1)  # or lower: none may be left out
-    window = np.maximum(np.argmin(reach, axis=1), nearer - kept)[:, None] + np.arange(kept)
+    first, least = np.argmin(reach, axis=1), reach.min(axis=1)[:, None]
+    if np.count_nonzero(reach == least) > len(first):  # equally wide ones: none may leave out who is nearer still
+        first = np.maximum(first, np.count_nonzero(values - median < least, axis=1) - kept)
+    window = first[:, None] + np.arange(kept)
     mean: Array = np.take_along_axis(values, window, axis=1).mean(axis=1, dtype=np.float64)
     return mean
