@@ -1,9 +1,10 @@
-"""Attacks beside defences on real data: ``python bench/attacks.py [--data FOLDER] [--short] [--json]``.
+"""Attacks beside defences on real data: ``python bench/attacks.py [--data FOLDER] [--seeds N] [--short] [--json]``.
 
 Twenty clients hold equal random shares of the training examples, and four of them are dishonest: they send another
 update than they trained, or train on spoilt examples, and know each other's examples. Each attack meets each
-defence once from the same seed. ``accuracy`` is that of the final model on examples that no client holds; ``success`` is
-what the attacker wanted: the share of accuracy lost (sign flip, scaling, inner product), of examples given the
+defence from the same seeds, which deal the examples out, begin the model and cut the batches. ``accuracy`` is that of the
+final model on examples that no client holds, ``success`` what the attacker wanted, each the mean over the seeds with
+the standard deviation of one seed: the share of accuracy lost (sign flip, scaling, inner product), of examples given the
 flipped label (label flip), or of examples with the trigger that get the attacker's label (backdoor).
 
 Gradient inversion is the other way round: the server rebuilds a client's examples from its first update, plain, clipped
@@ -198,12 +199,12 @@ def _name(client: int) -> str:
     return f"client-{client:02d}"
 
 
-def clients(problem: Problem, attack: Attack) -> dict[str, Any]:
+def clients(problem: Problem, attack: Attack, seed: int) -> dict[str, Any]:
     """Return everybody's examples. The dishonest hold each other's too, so that what they send is one.
 
     They do so even where they do nothing else, so that "none" is what an attack is to be compared with.
     """
-    parts = np.array_split(np.random.default_rng(0).permutation(len(problem.y)), CLIENTS)
+    parts = np.array_split(np.random.default_rng(seed).permutation(len(problem.y)), CLIENTS)
     union = np.sort(np.concatenate(parts[:DISHONEST]))
     held: dict[str, Any] = {}
     for i, rows in enumerate(parts):
@@ -216,29 +217,44 @@ def clients(problem: Problem, attack: Attack) -> dict[str, Any]:
     return held
 
 
-def meetings(problem: Problem, rounds: int, attacks: list[str], against: list[str]) -> list[dict[str, Any]]:
+def meetings(
+    problem: Problem, rounds: int, attacks: list[str], against: list[str], seeds: range
+) -> list[dict[str, Any]]:
     """Return a row for every attack and defence."""
     model, runtime, rows = network(problem.x.shape[1], problem.classes), kn.Local("jax"), []
-    best: dict[str, float] = {}
+    honest: dict[int, float] = {}
     for attack in (attack for attack in ATTACKS if attack.name in attacks):
-        data = kn.federate(clients(problem, attack), holdout=0.0)
+        dealt = {seed: kn.federate(clients(problem, attack, seed), holdout=0.0) for seed in seeds}
         for name in against:
-            training = kn.LocalTraining(optimizer=kn.sgd(problem.rate), batch_size=32, weighting=kn.Weighting.UNIFORM)
-            work: Any = Dishonest(training=training, factor=attack.factor)
-            algorithm: Algorithm = kn.replace(kn.fedavg(), work=work, **defences(problem.norm)[name])
-            app = App(model=model, clients=data, algorithm=algorithm, stop=kn.Stop(rounds=rounds), holdout=0.0)
-            run = execute(resolve(app), listen=lambda _: None, runtime=runtime)
-
-            def predict(x: np.ndarray, params: Any = run.params) -> np.ndarray:
-                return np.asarray(scores(params, x)).argmax(axis=1)
-
-            accuracy = float((predict(problem.test_x) == problem.test_y).mean())
-            best.setdefault("honest", accuracy)
-            success = 1 - accuracy / best["honest"] if attack.success is None else attack.success(problem, predict)
+            accuracy, success = [], []
+            for seed in seeds:
+                predict, stopped = trained(problem, model, runtime, attack, name, dealt[seed], rounds, seed)
+                accuracy.append(float((predict(problem.test_x) == problem.test_y).mean()))
+                lost = 1 - accuracy[-1] / honest.setdefault(seed, accuracy[-1])
+                success.append(lost if attack.success is None else attack.success(problem, predict))
             print(problem.name, attack.name, name, accuracy, success, file=sys.stderr)
-            rows.append({"data": problem.name, "attack": attack.name, "defence": name, "accuracy": round(accuracy, 3),
-                         "success": round(max(0.0, success), 3), "rounds": run.rounds, "stopped": run.stopped})  # fmt: skip
+            rows.append({"data": problem.name, "attack": attack.name, "defence": name, "rounds": rounds,
+                         "seeds": len(seeds), "stopped": stopped, **spread("accuracy", accuracy),
+                         **spread("success", np.maximum(success, 0))})  # fmt: skip
     return rows
+
+
+def trained(
+    problem: Problem, model: Any, runtime: Any, attack: Attack, defence: str, data: Any, rounds: int, seed: int
+) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """Return how the model of a run labels examples, and why the run ended."""
+    training = kn.LocalTraining(optimizer=kn.sgd(problem.rate), batch_size=32, weighting=kn.Weighting.UNIFORM)
+    work: Any = Dishonest(training=training, factor=attack.factor)
+    algorithm: Algorithm = kn.replace(kn.fedavg(), work=work, **defences(problem.norm)[defence])
+    app = App(model=model, clients=data, algorithm=algorithm, stop=kn.Stop(rounds=rounds), holdout=0.0, seed=seed)
+    run = execute(resolve(app), listen=lambda _: None, runtime=runtime)
+    return lambda x: np.asarray(scores(run.params, x)).argmax(axis=1), run.stopped
+
+
+def spread(name: str, figures: Any) -> dict[str, float]:
+    """Return the mean over the seeds and the standard deviation of one, 0 of a single one."""
+    return {name: round(float(np.mean(figures)), 3), f"{name}_deviation": round(float(np.std(figures, ddof=1)), 3)
+            if len(figures) > 1 else 0.0}  # fmt: skip
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -247,9 +263,11 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     problems = [heart()] if chosen.data is None or chosen.short else [mnist(chosen.data / "mnist")]
     attacks = ["none", "sign flip", "backdoor"] if chosen.short else [attack.name for attack in ATTACKS]
     against = ["Mean", "Median", "Krum"] if chosen.short else list(defences(1.0))
-    met = [row for problem in problems for row in meetings(problem, 10 if chosen.short else 30, attacks, against)]
+    halves = problems if chosen.only != "inversion" else []
+    rounds, seeds = (10, range(1)) if chosen.short else (30, range(chosen.seeds))
+    met = [row for problem in halves for row in meetings(problem, rounds, attacks, against, seeds)]
     rebuilt = []
-    for problem in problems:
+    for problem in problems if chosen.only != "attacks" else []:
         side = 28 if problem.name == "MNIST" else None
         rebuilt += inversions(problem.name, problem.x, problem.y, problem.classes, side=side, short=chosen.short)
     return {"attacks": met, "gradient_inversion": rebuilt, "seconds": round(time.perf_counter() - began, 1)}
@@ -263,7 +281,7 @@ def tables(found: dict[str, Any]) -> str:
         columns = list(dict.fromkeys(row["attack"] for row in rows))
         lines += ["", f"| {data} | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
         for defence in dict.fromkeys(row["defence"] for row in rows):
-            cells = {r["attack"]: f"{r['accuracy']:.2f} / {r['success']:.2f}" for r in rows if r["defence"] == defence}
+            cells = {row["attack"]: cell(row) for row in rows if row["defence"] == defence}
             lines.append(f"| {defence} | " + " | ".join(cells[column] for column in columns) + " |")
     lines += ["", "| examples | what is sent | PSNR, mean (worst) | without the update |", "|---|---|---|---|"]
     for row in found["gradient_inversion"]:
@@ -272,10 +290,20 @@ def tables(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def cell(row: dict[str, Any]) -> str:
+    """Return accuracy / success of a row, each with its deviation where there is one."""
+    pairs = [(row[name], row[f"{name}_deviation"]) for name in ("accuracy", "success")]
+    return " / ".join(
+        f"{mean:.2f} ± {deviation:.2f}" if row["seeds"] > 1 else f"{mean:.2f}" for mean, deviation in pairs
+    )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with mnist/ in it")
+    parser.add_argument("--seeds", type=int, default=5, help="how often each attack meets each defence")
+    parser.add_argument("--only", choices=("attacks", "inversion"), help="one half of the bench")
     parser.add_argument("--short", action="store_true", help="a few of them on the heart records, in seconds")
     parser.add_argument("--json", action="store_true", help="JSON in place of tables")
     chosen = parser.parse_args()
