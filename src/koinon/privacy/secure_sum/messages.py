@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -248,7 +249,8 @@ def _entries(values: Mapping[int, bytes]) -> bytes:
 
 def _read_entries(reader: Reader, cohort: int, each: int) -> dict[int, bytes]:
     count = reader.number(cohort)
-    found = {reader.number(cohort - 1): reader.take(each) for _ in range(count)}
-    if len(found) != count or list(found) != sorted(found):
-        raise FormatError("The entries of a message are not in order, or one is there twice.")
-    return found
+    entries = list(struct.iter_unpack(f">I{each}s", reader.take(count * (4 + each))))
+    places = [place for place, _ in entries]
+    if places != sorted(set(places)) or (places and places[-1] >= cohort):
+        raise FormatError("The entries of a message are not in order, one is there twice, or is of no member.")
+    return dict(entries)

@@ -101,6 +101,14 @@ class Roster:
         return roster
 
     @classmethod
+    def parse(cls, raw: bytes) -> Roster:
+        """Return the roster of a file whether it is signed or not: nothing is known of who wrote it. Raises FormatError."""
+        if len(raw) > _LARGEST:
+            raise FormatError(f"A roster has at most {_LARGEST:,} bytes; found {len(raw):,}.")
+        text, _, last = raw[:-1].rpartition(b"\n")
+        return cls._of(text + b"\n" if last.startswith(b"signature ") else raw)
+
+    @classmethod
     def _of(cls, text: bytes) -> Roster:
         try:
             first, federation, serial, *lines = text.decode().removesuffix("\n").split("\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from koinon.errors import ConfigurationError, ProtocolError
 from koinon.privacy.secure_sum.layout import Layout
@@ -38,6 +39,10 @@ class Terms:
 
     def digest(self) -> bytes:
         """Return the 32 bytes that every message of this attempt hangs on."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
         layout, assumptions = self.layout, self.assumptions
         numbers = (self.round, self.attempt, layout.numbers, layout.sums, layout.bits, layout.scale + 2**16)
         figures = (assumptions.corrupt, assumptions.dropped, assumptions.security, assumptions.correctness)
