@@ -62,7 +62,7 @@ class Failing(Notes):
         if stage != self.stage:
             return
         if self.wait is not None:
-            self.wait.wait(30)
+            self.wait.wait(60)
         raise OSError("the disk\nis full")
 
 
@@ -135,7 +135,7 @@ def test_a_tracker_that_hangs_costs_its_closing_time_and_no_more(stage: str, cap
 
 def test_what_waits_for_a_tracker_that_hangs_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     free, record = Event(), RoundRecord(1, 2, {}, {}, 0.0)
-    sink = Failing("begin", free)
+    sink = Failing("begin", free, seconds=30.0)
     sink(RunStarted("fedavg", 2, 10, 0))
     for _ in range(20_000):
         sink(RoundFinished(record))
@@ -143,8 +143,8 @@ def test_what_waits_for_a_tracker_that_hangs_is_bounded(caplog: pytest.LogCaptur
     assert warnings(caplog) == ["Notes is dropped: 10,000 events wait for it. The run goes on without it."]
     began = time.perf_counter()
     sink.close()
+    assert time.perf_counter() - began < 15, "its closing time is not waited for"
     free.set()
-    assert time.perf_counter() - began < 1
 
 
 def test_a_tracker_that_is_slow_gets_rounds_together_and_in_order() -> None:
