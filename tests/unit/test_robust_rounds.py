@@ -122,18 +122,32 @@ def test_too_few_clients_are_refused_before_a_round(rule: Any, clients: int, say
     resolve(replace(app, algorithm=enough))
 
 
-def test_a_trusted_client_that_may_not_be_drawn_is_refused() -> None:
-    drawn = algorithm(kn.FLTrust("site-1"), sampler=kn.Uniform(2))
+@pytest.mark.parametrize(
+    ("sampler", "says"),
+    [
+        (kn.Uniform(2), r"Uniform\(size=2\) draws 2 of 3"),
+        (kn.Poisson(0.8), r"Poisson\(rate=0.8\) draws 2.4 of 3"),
+    ],
+)
+def test_a_trusted_client_that_may_not_be_drawn_is_refused(sampler: Any, says: str) -> None:
+    drawn = algorithm(kn.FLTrust("site-1"), sampler=sampler)
     app = App(model=linear.LinearModel(), clients=linear.clients((4, 4, 4)), algorithm=drawn)
-    with pytest.raises(CompositionError, match=r"'site-1' in every round, but Uniform\(size=2\) draws 2 of 3.*All\(\)"):
+    with pytest.raises(CompositionError, match=rf"'site-1' in every round, but {says}.*All\(\)"):
         resolve(app)
 
 
 def test_a_small_draw_of_a_poisson_cohort_says_so() -> None:
-    """The largest cohort would do, so only the draw can tell."""
-    rule = algorithm(kn.Krum(3), sampler=kn.Poisson(0.3))
-    with pytest.raises(CompositionError, match=r"Krum\(byzantine=3\) needs at least 9 updates, but has \d"):
-        linear.train(rule, clients=linear.clients((3,) * 12))
+    """The usual cohort would do, so only the draw can tell."""
+    rule = algorithm(kn.Krum(1), sampler=kn.Poisson(0.5))
+    with pytest.raises(CompositionError, match=r"Krum\(byzantine=1\) needs at least 5 updates, but has [1-4]\."):
+        linear.train(rule, clients=linear.clients((3,) * 12), rounds=60)
+
+
+def test_a_usual_draw_that_is_too_small_is_refused_before_a_round() -> None:
+    rule = algorithm(kn.Krum(1), sampler=kn.Poisson(0.4))
+    app = App(model=linear.LinearModel(), clients=linear.clients((3,) * 12), algorithm=rule)
+    with pytest.raises(CompositionError, match=r"Krum\(byzantine=1\) needs at least 5 updates, but has 4\."):
+        resolve(app)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from koinon.core.algorithm import Algorithm
 from koinon.core.protocols import Aggregator, Needs
 from koinon.core.types import Job, Partial, Rows
 from koinon.errors import CompositionError, DivergedError
+from koinon.privacy.sampling import AccountedSampler
 from koinon.tree import Array, Tree
 
 
@@ -125,14 +126,17 @@ def _column(chunks: Sequence[Rows], name: str) -> Array:
 
 
 def ready(algorithm: Algorithm, names: Sequence[str]) -> None:
-    """Raise CompositionError unless the cohorts drawn of the clients ``names`` may be what the aggregator needs."""
-    largest, aggregator = algorithm.sampler.largest(len(names)), algorithm.aggregator
-    aggregator.values(largest)
+    """Raise CompositionError unless a usual cohort of the clients ``names`` is what the aggregator needs."""
+    sampler, aggregator = algorithm.sampler, algorithm.aggregator
+    usual: float = sampler.largest(len(names))
+    if isinstance(sampler, AccountedSampler):
+        usual = min(usual, sampler.expected(len(names)))
+    aggregator.values(int(usual))
     if isinstance(aggregator, Rooted):
         aggregator.place(names)
-        if largest < len(names):
+        if usual < len(names):
             raise CompositionError(
-                f"{aggregator!r} needs {aggregator.trusted!r} in every round, but {algorithm.sampler!r} draws {largest} of "
+                f"{aggregator!r} needs {aggregator.trusted!r} in every round, but {sampler!r} draws {usual:g} of "
                 f"{len(names)} clients. Use All()."
             )
 
