@@ -14,7 +14,7 @@ import click
 from koinon.cli.exit_status import AppFileError, Exit
 
 _FLEET = ("cryptography", "httptools", "prometheus_client", "sqlalchemy", "starlette", "urllib3", "uvicorn", "uvloop")
-_GOES_ON = "A run with --out, or between institutions, goes on from its last round: start the same line again."
+_GOES_ON = "A run with --out, or between institutions, goes on from its last round: run the same line again."
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
