@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,25 @@ def modules() -> tuple[Module, ...]:
         text = path.read_text(encoding="utf-8")
         found.append(Module(name, path, text, ast.parse(text)))
     return tuple(found)
+
+
+def for_every(of: Iterable[Module]) -> Callable[[Callable[[Module], None]], Callable[[], None]]:
+    """Make the check of one module a test of all of them: one test that names every offender, not one a file."""
+
+    def all_of(check: Callable[[Module], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong = []
+            for module in of:
+                try:
+                    check(module)
+                except AssertionError as error:
+                    wrong.append(f"{module}: {error}")
+            assert not wrong, "\n".join(wrong)
+
+        test.__doc__ = check.__doc__
+        return test
+
+    return all_of
 
 
 def imports(module: Module, *, top_level: bool = False) -> Iterator[tuple[int, str]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 
-import pytest
-from source import Module, classes, functions, modules
+from source import Module, classes, for_every, functions, modules
 
 FUNCTION_LINES = 40
 FILE_LINES = 400
@@ -14,14 +13,14 @@ CORE_LINES = 700
 CONSTRUCTOR_ARGUMENTS = 7
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_a_function_has_at_most_40_lines(module: Module) -> None:
     for function in functions(module):
         lines = (function.end_lineno or 0) - function.lineno + 1
         assert lines <= FUNCTION_LINES, f"{module}:{function.lineno} {function.name} has {lines} lines"
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_a_file_has_at_most_400_lines(module: Module) -> None:
     most = ALGORITHM_LINES if module.room == "algorithms" else FILE_LINES
     assert len(module.text.splitlines()) <= most
@@ -31,7 +30,7 @@ def test_the_vocabulary_stays_small() -> None:
     assert sum(len(module.text.splitlines()) for module in modules() if module.room == "core") <= CORE_LINES
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_a_constructor_takes_at_most_seven_arguments(module: Module) -> None:
     """A dataclass that only holds values is a record, not a constructor: it may have more fields."""
     for kind in classes(module):
@@ -44,7 +43,7 @@ def test_a_constructor_takes_at_most_seven_arguments(module: Module) -> None:
                 assert given.kwarg is None, f"{module}:{node.lineno} {kind.name} takes a bag of options"
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_a_record_is_frozen(module: Module) -> None:
     for kind in classes(module):
         for decorator in kind.decorator_list:

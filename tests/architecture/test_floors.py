@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from source import Module, imports, modules
+from source import Module, for_every, imports, modules
 
 FLOORS = {
     "errors": 0,
@@ -68,7 +68,7 @@ def test_every_room_has_a_floor() -> None:
     assert {module.room for module in modules()} <= FLOORS.keys()
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_a_room_imports_only_lower_floors(module: Module) -> None:
     for line, name in imports(module):
         if name.partition(".")[0] != "koinon":
@@ -78,7 +78,7 @@ def test_a_room_imports_only_lower_floors(module: Module) -> None:
         assert allowed, f"{module}:{line}: {module.room} (floor {FLOORS[module.room]}) imports {room} ({FLOORS[room]})"
 
 
-@pytest.mark.parametrize("module", [m for m in modules() if m.name.startswith("koinon.fleet.")], ids=str)
+@for_every([m for m in modules() if m.name.startswith("koinon.fleet.")])
 def test_the_two_sides_of_the_fleet_share_nothing_but_the_wire(module: Module) -> None:
     side = module.name.split(".")[2]
     for line, name in imports(module):
@@ -105,7 +105,7 @@ def test_no_module_imports_in_a_circle_typing_included() -> None:
         visit(module.name, ())
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_a_framework_is_imported_only_in_files_named_after_it(module: Module) -> None:
     for line, name in imports(module):
         framework = name.partition(".")[0]
@@ -114,7 +114,7 @@ def test_a_framework_is_imported_only_in_files_named_after_it(module: Module) ->
             assert FRAMEWORKS[framework] in words, f"{module}:{line} imports {framework}"
 
 
-@pytest.mark.parametrize("module", [m for m in modules() if m.room == "core" or m.room in SAME_FLOOR], ids=str)
+@for_every([m for m in modules() if m.room == "core" or m.room in SAME_FLOOR])
 def test_the_vocabulary_depends_on_numpy_alone(module: Module) -> None:
     for line, name in imports(module):
         package = name.partition(".")[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from source import ROOT, Module, modules
+from source import ROOT, Module, for_every, modules
 
 SAYS_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper", "manager", "base", "impl"}
 MUTABLE_CALLS = {"dict", "list", "set", "defaultdict", "Counter", "deque", "OrderedDict", "default_rng", "Random"}
@@ -17,13 +17,13 @@ MACHINE = re.compile(r"(?<![\w.])/(?:work|tmp|home|root|mnt)/\w")
 """An absolute place of one machine. (Tests make their own folders; a place in a text is somebody's.)"""
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_no_file_is_called_after_nothing(module: Module) -> None:
     words = set(module.name.replace(".", "_").lower().split("_"))
     assert not words & SAYS_NOTHING
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_no_class_is_called_after_nothing(module: Module) -> None:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ClassDef):
@@ -31,14 +31,14 @@ def test_no_class_is_called_after_nothing(module: Module) -> None:
             assert not words & SAYS_NOTHING, f"{module}:{node.lineno} {node.name}"
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_everything_public_has_a_docstring(module: Module) -> None:
     assert ast.get_docstring(module.tree), f"{module} does not say what it is"
     for where, node in _public(module.tree, str(module)):
         assert ast.get_docstring(node), f"{where}:{node.lineno} {node.name} does not say what it is"
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_no_module_keeps_state(module: Module) -> None:
     for node in module.tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
@@ -54,7 +54,7 @@ def test_no_module_keeps_state(module: Module) -> None:
         assert not isinstance(node, ast.Global), f"{module}:{node.lineno} changes a global"
 
 
-@pytest.mark.parametrize("module", modules(), ids=str)
+@for_every(modules())
 def test_a_constant_table_is_never_written_to(module: Module) -> None:
     constants = {
         name.id
