@@ -80,6 +80,15 @@ def test_the_operators_commands_need_no_way_out_of_the_machine() -> None:
     assert own == (public,) * 3, "the user's certificate names that host alone"
 
 
+def test_a_network_without_tls_is_not_served_silently() -> None:
+    def of(**given: Any) -> bool:
+        return Addresses.of(Settings(folder=Path("f"), version="", **given), 8443).read_on_the_way
+
+    assert of(host="0.0.0.0", plain_http=True) and of(url="http://fed.example.org", plain_http=True)
+    assert not of(plain_http=True) and not of(host="::1", plain_http=True) and not of(host="0.0.0.0")
+    assert not of(host="0.0.0.0", url="https://fed.example.org", plain_http=True), "a proxy in front speaks TLS"
+
+
 def test_where_certificates_are_asked_for_is_in_the_links_and_browsers_go_elsewhere() -> None:
     assert addresses(8443, 8444) == ("https://127.0.0.1:8444", "https://127.0.0.1:8443", "https://127.0.0.1:8443")
     found = addresses(8443, 8444, host="0.0.0.0", url="https://fed.example.org:444")

@@ -317,6 +317,8 @@ def _announce(coordinator: Coordinator, say: Callable[[str], None]) -> None:
         for _ in range(settings.invitations):
             link = JoinLink(house.url, house.access.invite(None, _INVITATION_HOURS), coordinator.fingerprint)
             say(f"One party may join, once, within a week, with: koinon join '{link}' APP_FILE --data PATH")
+    if coordinator.addresses.read_on_the_way:
+        say("Without TLS whoever is on the way reads models and tokens: serve without --plain-http, or behind a proxy.")
     token = settings.folder / OPERATOR_FILE
     say(
         f"More links: koinon invite {settings.folder}. Live page: {coordinator.addresses.page}/ with the token in {token}"

@@ -78,6 +78,12 @@ class Addresses:
         beside = "localhost" if settings.host in _EVERYWHERE else settings.host
         return cls(parties, page, f"{scheme}://{_bracketed(beside)}:{port}")
 
+    @property
+    def read_on_the_way(self) -> bool:
+        """Whether parties speak to it over a network without TLS."""
+        parts = urlsplit(self.parties)
+        return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
+
     def hosts(self) -> list[str]:
         """Return every name that a certificate has to have."""
         named = [urlsplit(url).hostname or "" for url in (self.parties, self.page, self.operator)]
