@@ -83,7 +83,7 @@ def test_the_two_commands_of_the_readme_are_the_first_ones() -> None:
     for name in ("README.md", "README.zh.md"):
         first, second = [b for b in pages.blocks(pages.ROOT / name) if b.language == "console"][:2]
         assert first.lines[0].endswith(".venv/bin/koinon demo")
-        assert second.lines[0].endswith(".venv/bin/python -m pytest -n 2 --dist loadfile")
+        assert second.lines[0].endswith(".venv/bin/python -m pytest -n 2 --dist worksteal")
 
 
 def test_both_readmes_show_the_same_code() -> None:

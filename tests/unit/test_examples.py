@@ -42,6 +42,7 @@ def test_images_made_in_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.keras
+@pytest.mark.slow  # tests/unit/test_sources.py reads such files
 def test_images_of_files(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     for part, rows in (("train", 200), ("t10k", 40)):

@@ -15,7 +15,7 @@ MORTAL = str(Path(__file__).parent / "mortal")
 
 
 @pytest.mark.parametrize("victim", ["coordinator", pytest.param("lyon", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("deaths", "rounds", "seed"), [(8, 40, 1), pytest.param(60, 250, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("deaths", "rounds", "seed"), [(5, 30, 1), pytest.param(60, 250, 2, marks=pytest.mark.slow)])
 def test_a_process_that_dies_at_its_files_goes_on_to_the_same_end(
     victim: str, deaths: int, rounds: int, seed: int, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
