@@ -360,6 +360,23 @@ def test_a_round_without_an_entry_is_not_released() -> None:
     assert tree.names(door.release(1, total)) == tree.names(total)
 
 
+def test_every_round_has_noise_of_its_own_and_a_repeated_one_the_same() -> None:
+    """The difference of two releases with one noise has none."""
+    resolved = resolve(App(model=linear.LinearModel(), clients=linear.clients(), algorithm=private(), holdout=0.0))
+    keys, total = PrivacyKeys.fresh(), {"w": np.zeros(4000, np.int64)}
+
+    def release(door, round):
+        door.begin(round, 1)
+        return door.release(round, total)["w"].astype(np.float64)
+
+    one, again = (releases(resolved.plan, lambda: keys, None, None) for _ in range(2))
+    rounds = [release(one, round) for round in range(1, 5)]
+    assert np.abs(np.corrcoef(rounds) - np.eye(4)).max() < 4.5 * 4000**-0.5
+    assert np.array_equal(release(again, 3), rounds[2])
+    other = releases(resolved.plan, PrivacyKeys.fresh, None, None)
+    assert abs(np.corrcoef(release(other, 1), rounds[0])[0, 1]) < 4.5 * 4000**-0.5
+
+
 def test_what_keeps_the_bound_may_stand_before_the_noise() -> None:
     wire = private(channel=(kn.Clip(1.0), kn.Bfloat16(), kn.GaussianNoise(1.0))).check(OFFERS)
     assert wire.l2_bound == 1 + 2.0**-8
