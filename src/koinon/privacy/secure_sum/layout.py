@@ -100,18 +100,30 @@ class Layout:
         Raises ProtocolError for a weight above its cap, for a number that is not finite, and for one that is beyond this
         client's share: the sum would say something else than it is.
         """
+        vector = self._start(np.shape(update), weight, sums)
+        _convert(update, np.float32(weight) * np.float32(2.0**self.scale), self.share, vector.body)
+        return vector
+
+    def encode_integers(self, numbers: Array, weight: int, sums: Array) -> Vector:
+        """Return the vector of int64 ``numbers`` that are fixed point, weight and noise already; raises as :meth:`encode`."""
+        vector = self._start(np.shape(numbers), weight, sums)
+        _within(numbers, self.share, "number of the update")
+        vector.body[:] = numbers.astype(vector.body.dtype)
+        return vector
+
+    def _start(self, shape: tuple[int, ...], weight: int, sums: Array) -> Vector:
+        """Return the vector of zeros with its weight and sums, all of it checked."""
         if not (isinstance(weight, int) and 1 <= weight <= self.largest_weight):
             raise ProtocolError(
                 f"A weight of 1 to {self.largest_weight:,} fits into this sum; found {weight!r}. "
                 "Lower this client's weight (uniform weights weigh 1), or agree on a larger one before the run."
             )
-        if np.shape(update) != (self.numbers,) or np.shape(sums) != (self.sums,):
+        if shape != (self.numbers,) or np.shape(sums) != (self.sums,):
             raise ProtocolError(
-                f"{self.numbers:,} numbers and {self.sums} sums were agreed on; found shapes {np.shape(update)} and "
+                f"{self.numbers:,} numbers and {self.sums} sums were agreed on; found shapes {shape} and "
                 f"{np.shape(sums)}. Both sides need the same app."
             )
         vector = self.zero()
-        _convert(update, np.float32(weight) * np.float32(2.0**self.scale), self.share, vector.body)
         wide = np.rint(np.asarray(sums, np.float64) * SUM_SCALE)
         _within(wide, share(64, self.cohort), "metric sum")
         vector.tail[0] = weight
