@@ -76,11 +76,10 @@ def test_a_participant_outlives_a_coordinator_that(
     assert undisturbed(*CHANGES) in lyon.said()
 
 
-@pytest.mark.parametrize("part", ["/update/1", "/commit"])
 def test_an_upload_that_is_no_longer_known_is_announced_again(
-    part: str, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
+    app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
-    lost = [says(part, 404, "unknown")]
+    lost = [says(part, 404, "unknown") for part in ("/update/1", "/commit")]
     with (
         Fleet(tmp_path, app, changes=CHANGES, serve=CHUNKED, environment=LARGE) as fleet,
         FaultyProxy(fleet.port, strange=lost) as proxy,

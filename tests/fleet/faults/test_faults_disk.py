@@ -48,6 +48,7 @@ def test_a_full_spool_is_said_and_waited_out(app: Path, tmp_path: Path, undistur
     assert digest == undisturbed(*CHANGES, **LARGE)
 
 
+@pytest.mark.slow  # test_faults_journal.py: a write that is refused once, without the waiting
 def test_a_full_journal_is_said_and_waited_out(
     app: Path, tmp_path: Path, elsewhere: Path, undisturbed: Callable[..., str]
 ) -> None:

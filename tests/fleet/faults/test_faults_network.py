@@ -93,6 +93,7 @@ def test_a_wire_that_flips_bits_and_breaks_off_under_tls(
     assert digest == undisturbed(*CHANGES)
 
 
+@pytest.mark.slow  # test_faults_state.py and test_faults_slow.py: a wire that is cut, a party that is silent
 def test_a_participant_behind_a_pulled_cable_is_waited_for(
     app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:

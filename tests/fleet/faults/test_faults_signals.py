@@ -12,42 +12,25 @@ from fleet.processes import Fleet
 CHANGES = ("stop.rounds=25",)
 STEP = {"STEP_SECONDS": "0.02"}
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-NUMBERS = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
-def test_a_coordinator_told_to_end_ends_and_goes_on(
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
+)
+def test_who_is_told_to_end_ends_and_goes_on(
     number: signal.Signals, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
     with Fleet(tmp_path, app, changes=CHANGES, serve=("--stay",), environment=STEP) as fleet:
         fleet.serve()
         for name in NAMES:
             fleet.join(name)
-        fleet.reaches(2, 60)
-        fleet.coordinator.signal(number)
-        assert fleet.coordinator.wait(15) == STATUS[number]
-        assert "Traceback" not in fleet.coordinator.said()
-        assert "run the same line again" in fleet.coordinator.said()
-        fleet.serve()
-        digest = fleet.finishes(60)
-    assert digest == undisturbed(*CHANGES)
-
-
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
-def test_a_participant_told_to_end_ends_and_goes_on(
-    number: signal.Signals, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
-) -> None:
-    with Fleet(tmp_path, app, changes=CHANGES, serve=("--stay",), environment=STEP) as fleet:
-        fleet.serve()
-        for name in NAMES:
-            fleet.join(name)
-        fleet.reaches(2, 60)
-        lyon = fleet.participants["lyon"]
-        lyon.signal(number)
-        assert lyon.wait(15) == STATUS[number]
-        assert "Traceback" not in lyon.said()
-        assert "run the same line again" in lyon.said()
-        lyon.start()
+        for rounds, process in ((2, fleet.coordinator), (4, fleet.participants["lyon"])):
+            fleet.reaches(rounds, 60)
+            process.signal(number)
+            assert process.wait(15) == STATUS[number]
+            assert "Traceback" not in process.said()
+            assert "run the same line again" in process.said()
+            process.start()
         digest = fleet.finishes(60)
     assert digest == undisturbed(*CHANGES)
 
