@@ -226,6 +226,27 @@ def test_distances_are_right_whoever_is_near_whom(kind: str) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 
+EACH = [
+    kn.Median(), kn.TrimmedMean(0.2), kn.Krum(1), kn.MultiKrum(2), kn.Bulyan(1), kn.GeometricMedian(), kn.NormBound(1.0),
+    kn.FLTrust("root"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", EACH, ids=repr)
+def test_no_rule_of_single_updates_reads_what_a_client_says_of_its_weight(rule: Aggregator) -> None:
+    values = np.random.default_rng(4).normal(size=(9, 5)).astype(np.float32)
+    for weights in ([2**24 - 1, *[1] * 8], list(range(1, 10))):
+        found = rule.finish({"w": values}, np.array(weights, np.int64))["w"]
+        assert found.tobytes() == finish(rule, values).tobytes()
+
+
+def test_the_largest_weight_spoils_no_more_than_its_own_group() -> None:
+    means = np.float64([-1, 0, 1, 2, 1e4])
+    weights = np.array([4, 4, 4, 4, 2**24 - 1])
+    totals = {"w": (means * weights * 2.0**30).astype(np.int64)[:, None]}
+    assert kn.Bucketed(2).finish(totals, weights)["w"] == 1
+
+
 @given(st.integers(3, 9), st.integers(1, 3))
 def test_rules_over_groups_of_one_are_the_rule_itself(clients: int, weight: int) -> None:
     values = np.random.default_rng(clients).integers(-8, 8, (clients, 3)) / 4
