@@ -241,7 +241,7 @@ def test_no_rule_of_single_updates_reads_what_a_client_says_of_its_weight(rule: 
 
 
 def test_the_largest_weight_spoils_no_more_than_its_own_group() -> None:
-    means = np.float64([-1, 0, 1, 2, 1e4])
+    means = np.float64([-1, 0, 1, 2, 50])
     weights = np.array([4, 4, 4, 4, 2**24 - 1])
     totals = {"w": (means * weights * 2.0**30).astype(np.int64)[:, None]}
     assert kn.Bucketed(2).finish(totals, weights)["w"] == 1
