@@ -15,7 +15,6 @@ import pytest
 
 from koinon.cli.exit_status import Exit
 from koinon.cli.main import cli
-from koinon.runtimes.environment import settings
 
 CHINESE = pages.ROOT / "README.zh.md"  # its code is the English one's, which a test below holds
 WITH_CODE = [
@@ -29,22 +28,14 @@ def _name(page: Path) -> str:
     return str(page.relative_to(pages.ROOT))
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the environment of koinon's own processes, with a cache of compiled programs that the pages share."""
-    path = os.pathsep.join([str(pages.ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    cache = str(tmp_path_factory.mktemp("cache"))
-    return settings({**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path, "XDG_CACHE_HOME": cache})
-
-
 @pytest.mark.parametrize("page", WITH_CODE, ids=_name)
-def test_the_snippets_of_a_page_run_in_order(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_the_snippets_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     script = tmp_path / f"{page.stem}.py"
     script.write_text(pages.program(page), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script],
         cwd=tmp_path,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(pages.ROOT / "src"), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=250,
