@@ -3,6 +3,8 @@
 import itertools
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum import masks, saved, shamir
 from koinon.privacy.secure_sum.client import Client, Ready
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.neighbours import Assumptions, quorum
-from koinon.privacy.secure_sum.primitives import Role
+from koinon.privacy.secure_sum.messages import Cohort
+from koinon.privacy.secure_sum.neighbours import Assumptions, Degree, quorum
+from koinon.privacy.secure_sum.primitives import Role, derive
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.server import Stage, close, take, unmask
 from koinon.privacy.secure_sum.simulate import Identities, Outcome, Room, simulate
@@ -111,6 +114,35 @@ def test_a_sparse_graph_recovers_what_goes_missing() -> None:
         "in the complete graph the shares alone are 8,400 bytes, and as much again"
     )
     assert same(found.total, plain_sum(layout, vectors, found.survivors))
+
+
+def test_neighbours_are_drawn_by_each_client_evenly_and_anew_for_every_cohort() -> None:
+    """Everybody is drawn as often as anybody; another cohort, or another client's entropy, is another draw."""
+    cohort, terms = Cohort(tuple(f"{i:03d}" for i in range(100)), (), Degree(41, 31), bytes(32)), bytes(32)
+    drawn = np.zeros(100)
+    for i in range(400):
+        holders = half.Own(sha256(f"{i}".encode()).digest(), terms).holders(cohort, 7)
+        assert len(set(holders)) == 41
+        assert 7 not in holders
+        drawn[list(holders)] += 1
+    expected = 400 * 41 / 99
+    assert abs(np.delete(drawn, 7) - expected).max() < 5 * (expected * 58 / 99) ** 0.5
+    one, other = half.Own(b"1" * 32, terms), replace(cohort, terms=b"?" * 32)
+    assert one.holders(cohort, 7) == one.holders(cohort, 7) != one.holders(other, 7)
+
+
+def test_every_key_has_one_use() -> None:
+    """Role, ends, their order and the transcript all change what is derived; so do body and tail of a vector."""
+    seen = {
+        derive(b"k" * 32, salt, role, *ends)
+        for salt in (b"a" * 32, b"b" * 32)
+        for role in Role
+        for ends in ((), (1,), (2,), (1, 2), (2, 1))
+    }
+    assert len(seen) == 2 * len(Role) * 5
+    vector = Vector(np.zeros(8, np.uint64), np.zeros(8, np.uint64))
+    masks.apply(vector, [masks.Mask(b"k" * 32, True)])
+    assert not set(vector.body.tolist()) & set(vector.tail.tolist())
 
 
 @pytest.mark.slow
