@@ -137,8 +137,9 @@ def test_the_operator_calls_from_any_folder_by_the_address_on_this_machine(tmp_p
         fleet.coordinator.kill()
         status, said = ended(elsewhere, "status", str(fleet.store), "--json")
         assert status == 1
-        assert said.strip().startswith(f"Error: The coordinator of {fleet.store} does not answer at https://127.0.0.1")
-        assert "cannot be reached" not in said, "standard output is for the object alone"
+        assert said.strip().startswith(f"Error: The coordinator of {fleet.store} does not answer. If koinon serve")
+        assert f"https://127.0.0.1:{port}" in said and "refused" in said
+        assert "trying again" not in said, "standard output is for the object alone"
 
 
 def test_what_an_app_file_raises_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -120,8 +120,7 @@ def operate(folder: Path, method: str, path: str, body: dict[str, Any] | None = 
         return connection.call(method, path, body)
     except Unreachable as error:
         raise FleetError(
-            f"The coordinator of {folder} does not answer at {own['url']}. Start it with the koinon serve line it was "
-            "started with, or see what it says."
+            f"The coordinator of {folder} does not answer. If koinon serve is not running there, start its line again. {error}"
         ) from error
     finally:
         connection.close()
