@@ -19,6 +19,7 @@ from koinon.models.example_norms_jax import losses_and_squares
 from koinon.models.own_loop import OwnLoopModel
 from koinon.testing.models import SoftmaxRegression
 from koinon.testing.samples import INPUTS, classified
+from koinon.work import private, private_batches, secret_noise
 from koinon.work.private import PrivateTraining
 from koinon.work.private_batches import PoissonBatches, ShuffledBatches, at_once
 from koinon.work.secret_noise import Draw, chacha, normals, secret_for, words
@@ -142,6 +143,42 @@ def test_the_noise_of_a_step_has_the_deviation_that_is_accounted() -> None:
     changes = [one_step(work, secret, x, y)["weights"] for secret in secrets]  # zero inputs: no gradient, only noise
     flat = np.concatenate([change.reshape(-1) for change in changes]) / (0.2 * 0.5 * 3.0 / 4)
     assert abs(flat.std() - 1) < 4 / (2 * len(flat)) ** 0.5 and abs(flat.mean()) < 4 / len(flat) ** 0.5
+
+
+def test_every_step_of_a_round_has_noise_and_coins_of_its_own() -> None:
+    """The difference of two steps with one noise has none."""
+    work, model = PrivateTraining(batches=PoissonBatches(one_in=4)), SoftmaxRegression(1000, 3)
+    broadcast = tree.zeros(model.init(np.zeros(2, np.uint32)))
+    x, y = np.zeros((40, 1000), np.float32), np.zeros(40, np.int32)
+    carry = work.begin(Task(KEY, np.float32(40), np.float32(1)), broadcast, {"secret": SECRET})
+    changes, sizes = [], []
+    for _ in range(8):
+        before = carry["params"]["weights"]
+        carry, sums = work.step(model, carry, Batch(x, y, np.ones(40, np.float32), KEY))
+        changes.append((carry["params"]["weights"] - before).reshape(-1))
+        sizes.append(float(sums["examples"]))
+    assert np.abs(np.corrcoef(changes) - np.eye(8)).max() < 4.5 * 3000**-0.5
+    assert len(set(sizes)) > 2
+
+
+def test_no_stream_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn for noise is drawn for nothing else, coins and the next secret least of all."""
+    read: list[Any] = []
+
+    def words_that_are_noted(secret: Any, key: Any, turn: Any, draw: Draw, count: int) -> Any:
+        read.append((secret.tobytes(), key.tobytes(), int(turn), draw))
+        return words(secret, key, turn, draw, count)
+
+    for module in (private, private_batches, secret_noise):
+        monkeypatch.setattr(module, "words", words_that_are_noted)
+    work, model = PrivateTraining(batches=PoissonBatches(one_in=4)), SoftmaxRegression(5, 3)
+    broadcast = model.init(np.zeros(2, np.uint32))
+    carry = work.begin(Task(KEY, np.float32(8), np.float32(1)), broadcast, {"secret": SECRET})
+    x, y = np.zeros((8, 5), np.float32), np.zeros(8, np.int32)
+    for _ in range(3):
+        carry, _ = work.step(model, carry, Batch(x, y, np.ones(8, np.float32), KEY))
+    assert {draw for *_, draw in read} == set(Draw)
+    assert len(set(read)) == len(read) == 3 + 2 * 3
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, 1e4])
