@@ -82,7 +82,7 @@ def ledger(rounds: int) -> dict[str, Any]:
         lambda: privacy.noise_multiplier(epsilon=2.0, sampling_rate=0.01, rounds=1000, delta=1e-5), 1
     )
     with tempfile.TemporaryDirectory() as folder:
-        book = Ledger(Path(folder) / "ledger.jsonl", Scope("data", Adjacency.ADD_OR_REMOVE))
+        book = Ledger(Path(folder) / "ledger.jsonl", Scope("data", Adjacency.ADD_OR_REMOVE, "client"))
         event = Event(1.0, 0.01, Adjacency.ADD_OR_REMOVE)
         turns = iter(range(rounds))
         out["entry_seconds"], _ = _best(lambda: book.spend(Entry("run", next(turns), event), lambda _: None), rounds)
