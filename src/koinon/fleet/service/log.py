@@ -140,6 +140,7 @@ class LoggedRun(FleetRun):
     ) -> None:
         super().__init__(key, terms, ledger, spool, clock)
         self.name = name
+        self._said: tuple[int, set[tuple[Purpose, str, str]]] = 0, set()  # of a round: stage, client, what of it
 
     def join(self, member: Member) -> None:
         """Take a client in, or back."""
@@ -155,7 +156,7 @@ class LoggedRun(FleetRun):
         try:
             known = super().commit(key, client, round, purpose, word)
         except Refusal as refusal:
-            if refusal.status in (403, 422):
+            if refusal.status in (403, 422) and self._is_new(client, round, purpose, refusal.code):
                 line, level = f"{update} is refused: {refusal}", logging.WARNING
                 tell("refused", line, level=level, **at, code=refusal.code, reason=str(refusal))
             raise
@@ -166,6 +167,8 @@ class LoggedRun(FleetRun):
     def fail(self, client: str, round: int, purpose: Purpose, reason: str) -> None:
         """Note that a client cannot do it, and why."""
         super().fail(client, round, purpose, reason)
+        if not self._is_new(client, round, purpose, "failed"):
+            return
         at, reason = self._at(client, round, purpose), reason[:_LONGEST]
         line = f"{at['name']} cannot answer in round {round} ({purpose.value}): {reason}"
         tell("failed", line, level=logging.WARNING, **at, reason=reason)
@@ -193,6 +196,15 @@ class LoggedRun(FleetRun):
 
     def _changed_by_operator(self, change: str) -> None:
         tell("changed", f"{self.name} is {change} by the operator", run=self.key, name=self.name, change=change)
+
+    def _is_new(self, client: str, round: int, purpose: Purpose, what: str) -> bool:
+        """Return whether this was not said of a client in this stage: who repeats itself does not fill the log."""
+        if self._said[0] != round:
+            self._said = round, set()
+        said, what_of_whom = self._said[1], (purpose, client, what)
+        is_new = what_of_whom not in said
+        said.add(what_of_whom)
+        return is_new
 
     def _at(self, client: str, round: int, purpose: Purpose) -> dict[str, Any]:
         name = self.members[self.members.position(client)].name if client in self.members else client
