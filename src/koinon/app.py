@@ -188,7 +188,7 @@ def execute(
         around = Surroundings(runtime, directory or _Unkept(), states, listen, time.perf_counter)
         run = Run(resolved.plan, drive(program, around, past), resolved.seed, resolved.engine, program.releases)
         if directory is not None:
-            privacy = None if run.privacy is None else {"lines": run.privacy.lines(), "ledger": run.charged}
+            privacy = {"lines": run.promises, "ledger": run.charged} if run.promises else None
             directory.describe(stopped=run.stopped, digest=run.digest, settings=run.settings, privacy=privacy)
     return run
 

@@ -1,15 +1,22 @@
 """A secure sum between real processes: the digest of the simulation, whoever is killed, and nothing of a single update."""
 
+import hashlib
 import json
 import os
 import random
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fleet.processes import Fleet, simulated
+from fleet.processes import Fleet, Process, simulated
 from fleet.secure_app import NAMES
+from koinon.errors import ProtocolError
+from koinon.fleet.participant.keep import Keep
+from koinon.fleet.wire.rosters import draft, trusted
+from koinon.fleet.wire.signatures import OwnKey
+from koinon.privacy.secure_sum.roster import Roster
 
 APP = Path(__file__).parent / "secure_app.py"
 MORTAL = str(Path(__file__).parent / "faults" / "mortal")
@@ -69,3 +76,51 @@ def test_who_dies_for_good_at_any_step_is_left_out(dies_at: int, tmp_path: Path)
     receipts = [json.loads(line)["receipt"] for line in noted.read_text().splitlines()]
     assert len(receipts) == 6
     assert all(receipt["aggregate"] for receipt in receipts)
+
+
+def koinon(folder: Path, *words: str) -> str:
+    one = Process(f"command-{words[1]}", words, folder).start()
+    assert one.wait(60) == 0, one.said()
+    return one.said()
+
+
+def test_a_roster_says_who_may_be_in_the_sum(tmp_path: Path) -> None:
+    file = tmp_path / "hospitals.roster"
+    koinon(tmp_path, "roster", "new", str(file), "Hospitals of the south")
+    for name in NAMES[:4]:
+        koinon(tmp_path, "roster", "add", str(file), name, koinon(tmp_path, "roster", "key", name).split()[-1])
+    said = koinon(tmp_path, "roster", "sign", str(file), "--key", "authority.key")
+    trusted = ("--roster", str(file), "--roster-key", said.split("--roster-key ")[1].split()[0])
+    with Fleet(tmp_path, APP, serve=("--roster", str(file)), environment={"HERE": "4"}) as fleet:
+        fleet.serve()
+        for name in NAMES[:4]:
+            fleet.join(name, options=trusted)
+        stranger = fleet.join("tours")
+        assert stranger.wait(60) != 0
+        assert "has no member with the key ed25519:" in stranger.said()
+        fleet.finishes(120)
+        assert fleet.participants["paris"].wait(60) == 0
+        (noted,) = (tmp_path / "paris" / "receipts").iterdir()
+    receipts = [json.loads(line)["receipt"] for line in noted.read_text().splitlines()]
+    digest = hashlib.sha256(file.read_bytes().rpartition(b"signature")[0]).hexdigest()
+    for receipt in receipts:
+        assert receipt["roster"] == digest
+        assert {entry["name"] for entry in receipt["train"] if entry["reason"] is None} == set(NAMES[:4])
+
+
+def test_an_older_roster_is_refused(tmp_path: Path) -> None:
+    first = Roster(federation="south", members={"lyon": OwnKey(bytes(range(32))).public.text})
+    with closing(Keep(tmp_path)) as keep:
+        keep.accept_roster(first.remove("lyon"))
+        keep.accept_roster(first.remove("lyon"))
+        with pytest.raises(ProtocolError, match="Get the latest"):
+            keep.accept_roster(first)
+        keep.accept_roster(Roster(federation="north"))
+
+
+def test_a_roster_of_another_signer_is_refused(tmp_path: Path) -> None:
+    file, stranger = tmp_path / "roster", OwnKey(bytes(32))
+    file.write_bytes(Roster(federation="south").signed(OwnKey(bytes(range(32))).sign))
+    with pytest.raises(ProtocolError, match="not that of the key you trust"):
+        trusted(file, stranger.public.text)
+    assert draft(file) == Roster(federation="south")

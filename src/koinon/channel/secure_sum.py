@@ -56,6 +56,18 @@ class SecureSum:
             )
         return replace(wire, domain=Domain.INTEGER, opaque_by=repr(self))
 
+    def protection(self, *, roster: bool) -> str:
+        """Return whom the masks protect from whom."""
+        if not roster:
+            return (
+                f"{self!r} protects against an honest-but-curious server only: without a signed roster (koinon roster) a "
+                "coordinator can invent members and read what it takes from the others"
+            )
+        return (
+            f"{self!r} protects updates from the coordinator and up to a third of a cohort together, among the members of a "
+            "signed roster"
+        )
+
     def init(self, value: Tree) -> Tree:
         """Return nothing."""
         return {}

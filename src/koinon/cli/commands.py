@@ -12,8 +12,10 @@ from koinon.app import Resolved, execute, resolve, watching
 from koinon.cli.app_file import change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
+from koinon.core.algorithm import Algorithm
 from koinon.core.wire import Wire
 from koinon.privacy.forecast import forecast
+from koinon.privacy.hiding import hiding, simulated
 from koinon.report.figures import number
 from koinon.report.history import History
 from koinon.report.summary import RunSummary, client_rows
@@ -110,9 +112,8 @@ def _say_run(run: Run, out: Path | None) -> None:
     width = max(map(len, run.metrics), default=0)
     for name, value in run.metrics.items():
         say(f"  {name:<{width}}  {number(value)}")
-    if run.privacy is not None:
-        for line in run.privacy.lines():
-            say(f"privacy: {line}")
+    for line in run.promises:
+        say(f"privacy: {line}")
     say(f"digest {run.digest}")
     if out is not None:
         say(f"Kept in {out}. A page to look at: koinon report {out}")
@@ -146,9 +147,14 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         "server_bytes": room_bytes(plan.algorithm.aggregator, largest, sum(sizes.values()))
         + tree.size_bytes(broadcast),
         "privacy": claims[0].sentence if claims else _privacy(plan.algorithm.wires()[-1][1]),
-        "conditions": [line for claim in claims for line in claim.lines()][1:] + allowed,
+        "conditions": [line for claim in claims for line in claim.lines()][1:] + allowed + _hidden(plan.algorithm),
         "statements": [claim.to_json() for claim in claims],
     }
+
+
+def _hidden(algorithm: Algorithm) -> list[str]:
+    step = hiding(algorithm)
+    return [] if step is None else [simulated(step), f"between institutions: {step.protection(roster=False)}"]
 
 
 def _wire(wire: Wire) -> dict[str, Any]:

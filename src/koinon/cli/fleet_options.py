@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from koinon.cli.fleet import Place
+from koinon.cli.roster import pinned
 from koinon.errors import ConfigurationError
 from koinon.fleet.participant.connection import Reach
 from koinon.fleet.participant.floors import Floors
@@ -62,7 +63,10 @@ def reach(link: str, options: dict[str, Any]) -> Reach:
 
 def floors(options: dict[str, Any]) -> Floors:
     """Return what the participant insists on."""
-    return Floors(cohort=options["minimum_cohort"], norm=options["largest_norm"], noise=options["require_noise"])
+    roster = pinned(options["roster"], options["roster_key"])
+    return Floors(
+        cohort=options["minimum_cohort"], norm=options["largest_norm"], noise=options["require_noise"], roster=roster
+    )
 
 
 def limit_cores(count: int) -> None:

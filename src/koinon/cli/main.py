@@ -17,6 +17,7 @@ _FLEET = ("cryptography", "httptools", "prometheus_client", "sqlalchemy", "starl
 _GOES_ON = "A run with --out, or between institutions, goes on from its last round: run the same line again."
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_OUT_FILE = click.Path(path_type=Path, dir_okay=False)
 _DIR = click.argument("folder", metavar="DIR", type=_FOLDER)
 _CHANGES = click.option(
     "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2."
@@ -126,6 +127,7 @@ def doctor(link: str, app_file: Path | None, changes: tuple[str, ...], as_json: 
 @click.option("--trusted-proxy", "proxies", multiple=True, metavar="IP", help="Believe its X-Forwarded-For.")
 @click.option("--links", type=click.IntRange(0, 1000), default=1, show_default=True, help="Join links on first start.")
 @click.option("--chunk-bytes", type=click.IntRange(1 << 10, 4 << 20), default=4 << 20, hidden=True)
+@click.option("--roster", type=_FILE, help="Who may take part in secure sums (koinon roster).")
 @click.option("--stay", is_flag=True, help="Go on serving when every run is over.")
 @_TRACK
 @click.option("--log-json", is_flag=True, help="On stderr one JSON object a line, for what happens.")
@@ -157,6 +159,8 @@ def serve(
 @click.option("--minimum-cohort", type=click.IntRange(1), default=1, help="Take no part in smaller rounds.")
 @click.option("--largest-norm", type=float, help="Take no part unless updates are clipped to this norm.")
 @click.option("--require-noise", is_flag=True, help="Take no part unless the channel adds noise.")
+@click.option("--roster", type=_FILE, help="Take part in secure sums with its members only.")
+@click.option("--roster-key", metavar="KEY", help="Whose signature the roster must bear.")
 @click.option(
     "--patience", type=float, default=86_400.0, show_default=True, help="Seconds to wait for the coordinator."
 )
@@ -169,6 +173,61 @@ def join(link: str, app_file: Path, changes: tuple[str, ...], threads: int, **op
     limit_cores(threads)
     given = {name: options.pop(name) for name in ("once", "run")}
     join_app(link, app_file, changes, place(options), reach(link, options), floors=floors(options), **given)
+
+
+@cli.group()
+def roster() -> None:
+    """Say who may take part in secure sums, by a file signed with a key that no coordinator holds."""
+
+
+@roster.command("new")
+@click.argument("file", type=_OUT_FILE)
+@click.argument("federation")
+def roster_new(file: Path, federation: str) -> None:
+    """Begin FILE, the roster of FEDERATION, without members."""
+    from koinon.cli.roster import new_roster
+
+    new_roster(file, federation)
+
+
+@roster.command("key")
+@_DIR
+def roster_key(folder: Path) -> None:
+    """Print the key of the party that keeps its own in DIR (koinon join --dir), made now if it has none."""
+    from koinon.cli.roster import own_key
+
+    own_key(folder)
+
+
+@roster.command("add")
+@click.argument("file", type=_FILE)
+@click.argument("name")
+@click.argument("key")
+def roster_add(file: Path, name: str, key: str) -> None:
+    """Add the party NAME with its KEY to FILE."""
+    from koinon.cli.roster import add_member
+
+    add_member(file, name, key)
+
+
+@roster.command("remove")
+@click.argument("file", type=_FILE)
+@click.argument("name")
+def roster_remove(file: Path, name: str) -> None:
+    """Strike the party NAME out of FILE."""
+    from koinon.cli.roster import remove_member
+
+    remove_member(file, name)
+
+
+@roster.command("sign")
+@click.argument("file", type=_FILE)
+@click.option("--key", type=_OUT_FILE, default=Path("roster.key"), show_default=True, help="Made if there is none.")
+def roster_sign(file: Path, key: Path) -> None:
+    """Sign FILE, and print the key that every party has to know."""
+    from koinon.cli.roster import sign_roster
+
+    sign_roster(file, key)
 
 
 @cli.command()

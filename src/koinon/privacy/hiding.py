@@ -19,7 +19,18 @@ class Hiding(Protocol):
     def least(self) -> int:
         """The fewest clients whose sum may be known."""
 
+    def protection(self, *, roster: bool) -> str:
+        """Return whom it protects from whom between institutions, with a signed roster or without, in a sentence."""
+
 
 def hiding(algorithm: Algorithm) -> Hiding | None:
     """Return the step of an algorithm's channel that hides single updates, or None."""
     return next((step for step in algorithm.channel if isinstance(step, Hiding)), None)
+
+
+def simulated(step: Hiding) -> str:
+    """Return what is said of a step where nobody is hidden from anybody."""
+    return (
+        f"simulated: {step!r} hides nothing here, in one process; the sum is the one it would leave between institutions, "
+        "and no figure of a single client is kept"
+    )

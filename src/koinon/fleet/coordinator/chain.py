@@ -27,6 +27,7 @@ class Sum:
 
     aggregate: str | None
     privacy: str | None  # the round's line of the privacy ledger
+    roster: str | None = None  # digest of who might take part
 
 
 class ReceiptChain:
@@ -52,6 +53,7 @@ class ReceiptChain:
             variables=after.variables,
             aggregate=summed.aggregate,
             privacy=summed.privacy,
+            roster=summed.roster,
             train=self._entries(stages, Purpose.TRAIN),
             evaluate=self._entries(stages, Purpose.EVALUATE),
         )

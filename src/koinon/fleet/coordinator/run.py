@@ -104,7 +104,7 @@ class FleetRun:
                 "model": job.model,
                 "bytes": job.model_bytes,
                 "seconds": self._state.terms.longest if left is None else left,
-                **({} if job.secure is None else {"attempt": job.secure.attempt}),
+                **({} if job.secure is None else job.secure.told),
             }
 
     def begin_upload(

@@ -29,7 +29,9 @@ from koinon.fleet.coordinator.stage import Settled, StageJob
 from koinon.fleet.coordinator.total_digest import TotalDigest
 from koinon.fleet.wire.abilities import OFFERS
 from koinon.fleet.wire.secure_terms import secure_sum_of, terms_of, unflat, unflat_figures
+from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import unmask
+from koinon.privacy.secure_sum.terms import NO_ROSTER
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
 from koinon.round.settle import Room, grouped, partial_of
@@ -118,9 +120,10 @@ class FleetRuntime:
         step = secure_sum_of(plan.algorithm)
         if step is None:
             return None
-        known = {"value": job.broadcast, "cohort": job.cohort}
+        office = self._office(job.round, job.purpose)
+        known = {"value": job.broadcast, "cohort": job.cohort, "roster": _digest(office.roster)}
         terms = partial(terms_of, plan.algorithm, self._run.key, job.round, job.purpose, **known)
-        return SecureRound(self._office(job.round, job.purpose), terms, step.least)
+        return SecureRound(office, terms, step.least)
 
     def _expect_masked(self, plan: Plan, secure: SecureRound) -> Expected:
         return Expected.of_masked(plan.algorithm, secure.terms.layout, plan.model.finish)
@@ -155,11 +158,12 @@ class FleetRuntime:
         return wait
 
     def _summed(self, round: int) -> Sum:
-        door = self._training.releases
+        door, roster = self._training.releases, self._office(round, Purpose.TRAIN).roster
+        named = None if roster is None else roster.digest().hex()
         if door is None:
-            return Sum(self._sums.result(), None)
+            return Sum(self._sums.result(), None, named)
         aggregate = None if door.central else self._sums.result()  # of the sum without noise it would tell something
-        return Sum(aggregate, door.entry(round).line)
+        return Sum(aggregate, door.entry(round).line, named)
 
     @property
     def _private(self) -> bool:
@@ -251,6 +255,10 @@ class FleetRuntime:
         _, settled = self._stages[Purpose.TRAIN]
         made = {self._run.members[part.client].client for part in settled.received}
         return {c: c in made and not settled.commits[c].refused for c in settled.commits}
+
+
+def _digest(roster: Roster | None) -> bytes:
+    return NO_ROSTER if roster is None else roster.digest()
 
 
 _MANY = 1 << 24  # clients

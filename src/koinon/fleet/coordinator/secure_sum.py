@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from koinon.core.types import Purpose
 from koinon.errors import FormatError, ProtocolError
@@ -18,6 +19,7 @@ from koinon.fleet.wire.secure_terms import attempt_of, stage_name
 from koinon.fleet.wire.signatures import PublicKey
 from koinon.privacy.secure_sum.messages import Survivors
 from koinon.privacy.secure_sum.neighbours import quorum
+from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import Server, Stage, arrived, close, take
 from koinon.privacy.secure_sum.terms import Terms
 
@@ -34,6 +36,7 @@ class Office:
     run: str
     round: int
     purpose: Purpose
+    roster: Roster | None = None  # who may take part
 
     def at(self, attempt: int, stage: Stage) -> Address:
         """Return the address of a step of the protocol."""
@@ -45,11 +48,12 @@ class Office:
         return max((attempt for attempt in found if attempt is not None), default=0)
 
     def verify(self, party: str, text: bytes, signature: bytes) -> bool:
-        """Return whether a signature is a client's."""
+        """Return whether a signature is a client's, and the client one that may take part."""
         try:
-            return self.keys[party].signed(signature, text)
+            key = self.keys[party]
         except Refusal:  # a client that nobody knows
             return False
+        return (self.roster is None or key.text in self.roster.members.values()) and key.signed(signature, text)
 
 
 class SecureRound:
@@ -70,6 +74,11 @@ class SecureRound:
     def terms(self) -> Terms:
         """The terms of this attempt; the vector's layout is the same in all."""
         return self._server.terms
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What clients are told of it beside their work."""
+        return {"attempt": self.attempt, "roster": self.terms.roster.hex()}
 
     @property
     def least(self) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from koinon.core.wire import Wire
 from koinon.errors import CompositionError
+from koinon.privacy.secure_sum.roster import Roster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class Floors:
     cohort: int = 1  # clients asked in a round
     norm: float | None = None  # the largest norm an update may have after the channel; None: any
     noise: bool = False  # whether the channel must add noise
+    roster: Roster | None = None  # who may be in a secure sum with it
 
     def check(self, wire: Wire) -> None:
         """Raise CompositionError if the channel does not keep to the floors."""
@@ -22,6 +24,11 @@ class Floors:
             raise CompositionError(
                 f"This participant's updates must not be longer than {self.norm:g}, and the app's channel bounds them by "
                 f"{wire.l2_bound}. Put Clip({self.norm:g}) into the channel, or change --largest-norm."
+            )
+        if self.roster is not None and wire.opaque_by is None:
+            raise CompositionError(
+                "This participant has a roster, and the app sends updates in the clear: a roster says who may be in a secure "
+                "sum. Put SecureSum() into the channel, or leave out --roster."
             )
         if self.noise and wire.noise_by is None:
             raise CompositionError(

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from koinon.errors import StoreError
+from koinon.errors import ProtocolError, StoreError
 from koinon.fleet.wire.signatures import OwnKey, forget_partial, write_secret
+from koinon.privacy.secure_sum.roster import Roster
 from koinon.store.blobs import pack, unpack
 from koinon.store.lock import lock
 from koinon.tree import Tree
@@ -93,6 +94,19 @@ class Keep:
         """Keep the file of an update that must not be made twice, until the round is decided."""
         with _writing(self.folder):
             write_secret(self._noisy(run, round, model), file)
+
+    def accept_roster(self, roster: Roster) -> None:
+        """Remember a roster as the latest. Raises ProtocolError for one that is older than what was accepted before."""
+        path = self.folder / "rosters.json"
+        serials = json.loads(path.read_text()) if path.exists() else {}
+        known = serials.get(roster.federation, 0)
+        if roster.serial < known:
+            raise ProtocolError(
+                f"Serial {known} of the roster {roster.federation!r} was used here, and this is {roster.serial}: an old one, with "
+                "members that may have left. Get the latest."
+            )
+        with _writing(self.folder):
+            write_secret(path, json.dumps({**serials, roster.federation: roster.serial}).encode())
 
     def secure_sum(self, run: str, purpose: str) -> bytes | None:
         """Return how far this participant has come in its secure sums, or None before the first."""

@@ -32,7 +32,6 @@ from koinon.fleet.wire.pieces import Pieces
 from koinon.fleet.wire.receipts import canonical
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import digest, encoded, signed_text
-from koinon.privacy.secure_sum import terms as secure_sum
 from koinon.round.training import FederatedTraining
 from koinon.store.run_directory import difference, short
 from koinon.tree import Tree
@@ -47,7 +46,7 @@ _SEND_AGAIN = ("corrupt", "incomplete", "unknown", "too_large")  # damaged on it
 _SEND_AGAIN_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
 _IS_OVER = ("over", "refused", "conflict")  # a round that needs nothing more of this participant
 _OWN_FAULT = ("malformed", "too_large")  # the same would come of the same work
-_FOR_GOOD = ("revoked", "superseded", "challenge", "other_app", "codec")  # decisions: nothing mends them
+_FOR_GOOD = ("revoked", "superseded", "challenge", "other_app", "codec", "roster")  # decisions: nothing mends them
 _CHALLENGES = 5  # that may be lost one after the other
 _CHALLENGE_SECONDS = 30.0  # after which one may have grown too old
 _LOG = logging.getLogger(__name__)
@@ -83,6 +82,8 @@ def participate(part: Participation, folder: Path, say: Callable[[str], None]) -
     part.floors.check(part.training.plan.algorithm.check(OFFERS))
     keep = Keep(folder)
     try:
+        if part.floors.roster is not None:
+            keep.accept_roster(part.floors.roster)
         enrolled = enrolled_party(part.name, part.link, part.reach, keep, say)
         reach = replace(part.reach, url=enrolled.url, authority=enrolled.authority)
         participant = Participant(part, keep, enrolled, Connection(reach, say), say)
@@ -197,8 +198,8 @@ class Participant:
         }
         body = {"app": own, **counts, "codecs": list(CODECS), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
-        floors = secure_sum.Floors(minimum_cohort=max(part.floors.cohort, secure_sum.Floors.minimum_cohort))
-        sums = SecureSums(self._connection, self._keep, self._enrolled.client, floors)
+        floors = part.floors
+        sums = SecureSums(self._connection, self._keep, self._enrolled.client, floors.cohort, floors.roster)
         self._maker = Maker(part.training, part.engine, self._keep, self._connection, sums, self._run)
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()

@@ -21,6 +21,7 @@ from koinon.privacy.secure_sum.client import Advertised, Client, Masked, Ready, 
 from koinon.privacy.secure_sum.messages import SignedKeys, Verify, keys_text
 from koinon.privacy.secure_sum.primitives import KEY_BYTES
 from koinon.privacy.secure_sum.ring import Vector
+from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.saved import from_bytes, to_bytes
 from koinon.privacy.secure_sum.server import Stage
 from koinon.privacy.secure_sum.terms import Floors, Past, Terms
@@ -42,8 +43,10 @@ class Place:
 class SecureSums:
     """The secure sums of one participant in one run."""
 
-    def __init__(self, connection: Connection, keep: Keep, client: str, floors: Floors) -> None:
-        self._connection, self._keep, self._client, self._floors = connection, keep, client, floors
+    def __init__(self, connection: Connection, keep: Keep, client: str, cohort: int, roster: Roster | None) -> None:
+        self._connection, self._keep, self._client, self._roster = connection, keep, client, roster
+        trusted = None if roster is None else roster.digest()
+        self._floors = Floors(minimum_cohort=max(cohort, Floors.minimum_cohort), roster=trusted)
         self._keys: dict[str, PublicKey] = {}
 
     def prepared(self, place: Place, terms: Terms, still: Callable[[], bool]) -> Ready | Masked | None:
@@ -102,7 +105,7 @@ class SecureSums:
         return None
 
     def _keys_again(self, state: Advertised) -> bytes:
-        keys = state.own.public()
+        keys = state.own.public
         signature = self._keep.key.sign(keys_text(state.own.terms, self._client, keys))
         return SignedKeys(keys, signature).to_bytes(state.own.terms)
 
@@ -163,4 +166,6 @@ class SecureSums:
 
     def _fetch_keys(self, run: str) -> None:
         found: list[Mapping[str, Any]] = self._connection.call("GET", f"/v1/runs/{run}/clients")["clients"]
-        self._keys = {own["client"]: PublicKey(Kind(own["kind"]), decoded(own["key"])) for own in found}
+        keys = {own["client"]: PublicKey(Kind(own["kind"]), decoded(own["key"])) for own in found}
+        members = None if self._roster is None else set(self._roster.members.values())
+        self._keys = {client: key for client, key in keys.items() if members is None or key.text in members}

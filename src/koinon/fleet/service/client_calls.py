@@ -185,6 +185,13 @@ class _Calls:
                 f"The run's updates travel as {served.codec}, which this client does not know: it knows plain float32"
                 f"{', ' if body.codecs else ''}{', '.join(body.codecs)[:80]}. Use a newer client, or an app without that step.",
             )
+        if served.roster is not None and client.key.text not in served.roster.members.values():
+            raise Refusal(
+                403,
+                "roster",
+                f"The roster of {served.roster.federation} has no member with the key {client.key.text}. Have whoever signs it "
+                "add the key, and the coordinator start again with the new one.",
+            )
         member = Member(client.client, client.name, body.train_examples, body.held_out_examples)
         await asyncio.to_thread(served.run.join, member)
         return Response(status_code=204)

@@ -26,6 +26,7 @@ from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.waiting import Waiting
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import OwnKey, digest
+from koinon.privacy.secure_sum.roster import Roster
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -44,6 +45,13 @@ class ServedRun:
     chunk_bytes: int
     codec: str | None  # what a client must know besides plain float32
     charged: Charged | None  # where noise is counted
+    hidden: str | None  # whom a step that hides single updates protects from whom
+    roster: Roster | None  # who may take part
+
+    def promises(self) -> tuple[str, ...]:
+        """Return all that is said of the run's privacy, a line each."""
+        said = () if self.charged is None else self.charged.lines()
+        return said if self.hidden is None else (*said, self.hidden)
 
 
 @dataclass(frozen=True, kw_only=True)

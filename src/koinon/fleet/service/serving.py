@@ -44,7 +44,9 @@ from koinon.fleet.wire.codecs import codec_of
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.offer import Offer, OfferedRun
 from koinon.fleet.wire.receipts import Opening, canonical
+from koinon.fleet.wire.rosters import draft
 from koinon.fleet.wire.signatures import OwnKey, digest, kept_secret, write_secret
+from koinon.privacy.hiding import hiding
 from koinon.privacy.random_bits import PrivacyKeys
 from koinon.privacy.releases import Releases, releases
 from koinon.report.progress import describe
@@ -181,7 +183,8 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     opening = Opening(key, hashed, parts.key.public)
     keys = parts.access.keys()
     chain = partial(ReceiptChain, opening, parts.key, ledger, run.members, keys)
-    office = partial(Office, parts.mailbox, keys, key)
+    roster = None if settings.roster is None else draft(settings.roster)
+    office = partial(Office, parts.mailbox, keys, key, roster=roster)
     driven = Driven(run, training, app.engine, chain, office, _recorder(key, app, rounds))
     served = ServedRun(
         run=run,
@@ -194,6 +197,8 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
         chunk_bytes=settings.chunk_bytes,
         codec=codec_of(algorithm.wires()[-1][1]),
         charged=None if door is None else Charged(door, run.members.__len__),
+        hidden=None if (step := hiding(algorithm)) is None else step.protection(roster=roster is not None),
+        roster=roster,
     )
     return served, Driver(driven)
 

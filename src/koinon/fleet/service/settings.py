@@ -49,6 +49,7 @@ class Settings:
     origins: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()  # addresses whose word on who calls is taken: X-Forwarded-For
     invitations: int = 1
+    roster: Path | None = None  # who may take part in secure sums
     stay: bool = False
     chunk_bytes: int = CHUNK_BYTES
 

@@ -56,7 +56,7 @@ def _run(house: House, served: ServedRun) -> dict[str, Any]:
         "rounds": served.rounds,
         "stopped": ended.get("stopped"),
         "digest": ended.get("digest"),
-        "privacy": None if served.charged is None else served.charged.lines(),
+        "privacy": served.promises() or None,
         "open": None
         if ended or job is None or machine.stage is None
         else _stage(machine, now, job.round, job.purpose.value),

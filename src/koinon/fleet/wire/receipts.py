@@ -113,7 +113,8 @@ class Receipt:
     ``model_before``; the next round's will from ``model_after``. ``variables`` is the blob of the model alone, which
     was judged after the round and is the result if the run ends here (with most algorithms all there is to send, so
     the same as ``model_after``). ``aggregate`` is the digest of the exact sum; None in a round without clients, where the
-    sum is private, and where the aggregator reads more than a sum. ``privacy`` is the round's line of the privacy ledger.
+    sum is private, and where the aggregator reads more than a sum. ``privacy`` is the round's line of the privacy ledger,
+    ``roster`` the digest of who might take part in a secure sum; it is left out where there is none.
     """
 
     run: str
@@ -127,6 +128,7 @@ class Receipt:
     privacy: str | None
     train: tuple[Entry, ...]
     evaluate: tuple[Entry, ...] = ()
+    roster: str | None = None
 
     def __post_init__(self) -> None:
         _texts(self, "run")
@@ -134,6 +136,8 @@ class Receipt:
         _digests(self, "app", "previous", "model_before", "model_after", "variables")
         if self.aggregate is not None:
             _digests(self, "aggregate")
+        if self.roster is not None:
+            _digests(self, "roster")
         if self.privacy is not None:
             _texts(self, "privacy")
         for asked in (self.train, self.evaluate):
@@ -155,6 +159,8 @@ class Receipt:
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as JSON."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.roster is None:
+            del own["roster"]
         return {
             name: [e.to_json() for e in value] if isinstance(value, tuple) else value for name, value in own.items()
         }
@@ -162,7 +168,8 @@ class Receipt:
     @classmethod
     def from_json(cls, value: Any) -> Receipt:
         """Return the receipt of :meth:`to_json`. Raises FormatError for anything else."""
-        return _record(cls, value, train=_entries, evaluate=_entries)
+        known = {"roster": None, **value} if isinstance(value, dict) else value
+        return _record(cls, known, train=_entries, evaluate=_entries)
 
 
 @dataclass(frozen=True)

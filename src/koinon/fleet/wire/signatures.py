@@ -49,6 +49,21 @@ class PublicKey:
         except ValueError as error:
             raise FormatError(f"{len(self.raw)} bytes are no {self.kind.value} public key.") from error
 
+    @property
+    def text(self) -> str:
+        """The key as one word, e.g. in a roster: its kind, a colon, base64url."""
+        return f"{self.kind.value}:{encoded(self.raw)}"
+
+    @classmethod
+    def parse(cls, text: str) -> PublicKey:
+        """Return the key of :attr:`text`. Raises FormatError."""
+        kind, _, raw = text.partition(":")
+        if kind not in [own.value for own in Kind]:
+            raise FormatError(
+                f"A key begins with ed25519: or p256:, followed by its bytes in base64url; found {text[:80]!r}."
+            )
+        return cls(Kind(kind), decoded(raw))
+
     def signed(self, signature: bytes, text: bytes) -> bool:
         """Return whether ``signature`` over ``text`` is this key's: 64 bytes in either kind."""
         if len(signature) != 2 * _P256_SCALAR:
