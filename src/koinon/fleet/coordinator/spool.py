@@ -40,6 +40,18 @@ class Upload:
         self.writers[chunk] = Chunk(self, chunk)
         return self.writers[chunk]
 
+    def sync(self) -> None:
+        """Have the file on the disk when this returns, under its name. Raises StoreError."""
+        try:
+            for path in (self.path, self.path.parent):
+                file = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+        except OSError as error:
+            raise StoreError(f"An upload cannot be kept in {self.path.parent}: {error.strerror}.") from error
+
     def layout(self, limits: tensors.Limits = tensors.LIMITS) -> tensors.Layout:
         """Return where the file's tensors are. Raises FormatError."""
         with self.path.open("rb") as file:
