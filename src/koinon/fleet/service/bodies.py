@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from koinon.errors import FormatError
 from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.texts import is_writable
 
 CONTROL_BYTES = 64 << 10
 CLAIM_BYTES = 4 << 20
@@ -23,18 +24,13 @@ _CONTROL_SECONDS = 10.0
 Shape = TypeVar("Shape")
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str) and _unicode(value),
+    "str": lambda value: isinstance(value, str) and is_writable(value),
     "int": lambda value: type(value) is int and 0 <= value < 2**53,
     "float": lambda value: type(value) in (int, float) and 0 <= value < 2**53,
     "str | None": lambda value: value is None or isinstance(value, str),
     "tuple[str, ...]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     "Mapping[str, str | None]": lambda value: isinstance(value, dict),
 }
-
-
-def _unicode(text: str) -> bool:
-    """Return whether a text can be written down: JSON can carry halves of letters, which no file can."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class DirectBody(Protocol):

@@ -22,6 +22,7 @@ from koinon.fleet.service.status import state_of
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import Kind, PublicKey, decoded, encoded
+from koinon.fleet.wire.texts import is_digest
 
 PROTOCOL = (1,)
 LONGEST_WAIT = 60.0
@@ -234,7 +235,7 @@ class _Calls:
 
     async def blob(self, request: Request) -> Response:
         client, name = self._house.caller(request), request.path_params["sha256"]
-        if len(name) == 64 and not set(name) - set("0123456789abcdef"):
+        if is_digest(name):
             for served in self._house.runs.values():
                 path = served.run.ledger.blobs.path(name)
                 if client.client in served.run.members and path.is_file():

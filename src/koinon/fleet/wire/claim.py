@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from koinon.errors import FormatError
 from koinon.fleet.wire.signatures import root
+from koinon.fleet.wire.texts import is_digest
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Claim:
                 f"{self.size:,} bytes in chunks of {self.chunk_bytes:,} need {-(-self.size // self.chunk_bytes):,} "
                 f"digests; found {len(self.digests):,}."
             )
-        if not all(len(item) == 64 and not set(item) - set("0123456789abcdef") for item in self.digests):
+        if not all(map(is_digest, self.digests)):
             raise FormatError("A chunk's digest is a SHA-256 of 64 lower-case hex digits.")
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from koinon.errors import ConfigurationError
+from koinon.fleet.wire.texts import is_digest
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class JoinLink:
                 "and koinon invite print it; put it in quotes, because of its # and &."
             )
         authority = given.get("ca")
-        if authority is not None and (len(authority) != 64 or set(authority) - set("0123456789abcdef")):
+        if authority is not None and not is_digest(authority):
             raise ConfigurationError("The join link's ca= must be 64 hex digits. It was cut short: copy it again.")
         prefix = parts.path.removesuffix("/").removesuffix("/join")
         return cls(f"{parts.scheme}://{parts.netloc}{prefix}", given["token"], authority)

@@ -8,7 +8,6 @@ nothing of it can be changed, left out or put in later. What was sent itself is 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
@@ -16,8 +15,8 @@ from typing import Any, TypeVar
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
 from koinon.fleet.wire.signatures import Kind, OwnKey, PublicKey, decoded, digest, encoded, signed_text
+from koinon.fleet.wire.texts import is_digest, is_writable
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE_BYTES = 64
 Record = TypeVar("Record")
 
@@ -317,13 +316,8 @@ def _exactly(value: Any) -> bytes:
 def _texts(record: object, *names: str) -> None:
     for name in names:
         value = getattr(record, name)
-        if not isinstance(value, str) or not value or not _unicode(value) or (name != "reason" and "\n" in value):
+        if not isinstance(value, str) or not value or not is_writable(value) or (name != "reason" and "\n" in value):
             raise FormatError(f"{type(record).__name__}.{name} must be a text; found {value!r:.80}.")
-
-
-def _unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8: JSON can carry halves of characters, which cannot."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _whole(record: object, *names: str) -> None:
@@ -336,5 +330,5 @@ def _whole(record: object, *names: str) -> None:
 def _digests(record: object, *names: str) -> None:
     for name in names:
         value = getattr(record, name)
-        if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        if not isinstance(value, str) or not is_digest(value):
             raise FormatError(f"{type(record).__name__}.{name} must be a SHA-256 in hex; found {value!r:.80}.")

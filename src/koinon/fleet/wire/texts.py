@@ -1,0 +1,17 @@
+"""Which texts the protocol takes for a digest, and which can be written down at all."""
+
+from __future__ import annotations
+
+import re
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def is_digest(text: str) -> bool:
+    """Return whether a text is a SHA-256 in lower-case hex."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_writable(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: JSON can carry halves of letters, which cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
