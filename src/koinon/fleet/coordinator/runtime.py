@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from koinon import exact, keys, tree
+from koinon import keys, tree
 from koinon.aggregate.rooted import Rooted
 from koinon.core.events import Checkpoint
 from koinon.core.execution import Plan
@@ -28,12 +28,12 @@ from koinon.fleet.coordinator.secure_sum import Office, SecureRound
 from koinon.fleet.coordinator.stage import Settled, StageJob
 from koinon.fleet.coordinator.total_digest import TotalDigest
 from koinon.fleet.wire.abilities import OFFERS
-from koinon.fleet.wire.secure_terms import secure_sum_of, terms_of, unflat, unflat_figures
 from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import unmask
 from koinon.privacy.secure_sum.terms import NO_ROSTER
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
+from koinon.round.masked import secure_sum_of, summed, terms_of, unflat_figures
 from koinon.round.settle import Room, grouped, partial_of
 from koinon.round.stopping import Stop
 from koinon.round.training import FederatedTraining
@@ -141,10 +141,10 @@ class FleetRuntime:
         rows = replace(rows, metrics={}, pooled=unflat_figures(found.sums, like))
         if job.purpose is not Purpose.TRAIN:
             return Partial({}, found.weight, rows)
-        summed = unflat(found.update << (exact.FRACTION_BITS - layout.scale), job.broadcast)
-        for name, leaf in tree.items(summed):
+        value = summed(found, layout, job.broadcast)
+        for name, leaf in tree.items(value):
             self._sums(name, 0, leaf.reshape(-1))
-        return Partial(summed, found.weight, rows)
+        return Partial(value, found.weight, rows)
 
     def _waiting(self) -> Callable[[str], None]:
         """Return what waits a moment for a sum to be opened, and says so if it takes long."""

@@ -15,12 +15,13 @@ from koinon.core.types import Job, Payload, Purpose
 from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.keep import Keep
 from koinon.fleet.participant.secure_sum import Place, SecureSums
-from koinon.fleet.wire.secure_terms import BODY, TAIL, flat, flat_figures, secure_sum_of, terms_of
+from koinon.fleet.wire.secure_terms import BODY, TAIL
 from koinon.fleet.wire.signatures import digest, signed_text
 from koinon.fleet.wire.update_file import to_pieces
 from koinon.privacy.mechanism import Mechanism, Trust
 from koinon.privacy.secure_sum.client import Masked
 from koinon.round.client import initial_state
+from koinon.round.masked import flat, flat_figures, secure_sum_of, terms_of
 from koinon.round.training import FederatedTraining
 from koinon.store.blobs import unpack
 from koinon.tree import Tree

@@ -1,0 +1,83 @@
+"""A round's update as a vector under masks, and its sum as an update again: what simulation and fleet share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from koinon import exact, tree
+from koinon.channel.secure_sum import SecureSum
+from koinon.core.algorithm import Algorithm
+from koinon.core.types import Metrics, Purpose
+from koinon.errors import ProtocolError
+from koinon.privacy.secure_sum.layout import Layout, Total
+from koinon.privacy.secure_sum.terms import NO_ROSTER, Terms
+from koinon.tree import Array, Tree
+
+
+def secure_sum_of(algorithm: Algorithm) -> SecureSum | None:
+    """Return the step that hides single updates, if the algorithm has it."""
+    return next((step for step in algorithm.channel if isinstance(step, SecureSum)), None)
+
+
+def terms_of(
+    algorithm: Algorithm, run: str, round: int, purpose: Purpose, attempt: int, *, value: Tree, cohort: int, roster: bytes = NO_ROSTER
+) -> Terms:  # fmt: skip
+    """Return the terms of one attempt at the sum of a stage.
+
+    ``value`` has the shape of an update, ``cohort`` is the round's, ``roster`` the digest of who may take part.
+    """
+    step, bound = secure_sum_of(algorithm), algorithm.wires()[-1][1].l2_bound
+    assert step is not None and bound is not None, "the step's own check refuses what is unbounded"
+    train = purpose is Purpose.TRAIN
+    layout = Layout.of_scale(
+        max(1, tree.size(value)) if train else 1,
+        step.figures,
+        scale=step.fraction_bits,
+        cohort=math.ceil(cohort * algorithm.schedule.over_selection),
+        bound=bound if train else 1.0,
+        largest_weight=step.largest_weight if train and not algorithm.private else 1,
+    )
+    return Terms(run=f"{run} {purpose.value}", round=round, attempt=attempt, layout=layout, roster=roster)
+
+
+def flat(value: Tree) -> Array:
+    """Return an update's numbers, leaves in the order of their names; a single 0 where it has none."""
+    leaves = [np.asarray(leaf, np.float32).reshape(-1) for leaf in tree.leaves(value)]
+    return np.concatenate(leaves) if leaves else np.zeros(1, np.float32)
+
+
+def summed(total: Total, layout: Layout, like: Tree) -> Tree:
+    """Return the sum of vectors as an exact int64 total in the shape of ``like``, in the steps of every other total."""
+    numbers, start = total.update << (exact.FRACTION_BITS - layout.scale), 0
+
+    def leaf(x: Array) -> Array:
+        nonlocal start
+        start += int(np.size(x))
+        return numbers[start - int(np.size(x)) : start].reshape(np.shape(x))
+
+    return tree.map(leaf, like)
+
+
+def flat_figures(metrics: Metrics, room: int) -> Array:
+    """Return metric sums in the order of their names, followed by zeros. Raises ProtocolError where they are too many."""
+    found: Any = [np.asarray(metrics[name], np.float64).reshape(-1) for name in sorted(metrics)]
+    numbers = np.concatenate(found) if found else np.zeros(0)
+    if len(numbers) > room:
+        raise ProtocolError(
+            f"The model's metrics are {len(numbers):,} sums, and the secure sum has room for {room:,}. "
+            f"Use SecureSum(figures={len(numbers)})."
+        )
+    return np.concatenate([numbers, np.zeros(room - len(numbers))])
+
+
+def unflat_figures(numbers: Array, like: Metrics) -> dict[str, Array]:
+    """Return the metric sums of :func:`flat_figures`, named and shaped like ``like``."""
+    found, start = {}, 0
+    for name in sorted(like):
+        size = int(np.size(like[name]))
+        found[name] = numbers[start : start + size].reshape(np.shape(like[name]))
+        start += size
+    return found
