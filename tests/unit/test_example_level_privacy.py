@@ -147,7 +147,8 @@ def test_the_noise_of_a_step_has_the_deviation_that_is_accounted() -> None:
 
 def test_every_step_of_a_round_has_noise_and_coins_of_its_own() -> None:
     """The difference of two steps with one noise has none."""
-    work, model = PrivateTraining(batches=PoissonBatches(one_in=4)), SoftmaxRegression(1000, 3)
+    work = PrivateTraining(batches=PoissonBatches(one_in=4), optimizer=kn.sgd(0.2))
+    model = SoftmaxRegression(1000, 3)
     broadcast = tree.zeros(model.init(np.zeros(2, np.uint32)))
     x, y = np.zeros((40, 1000), np.float32), np.zeros(40, np.int32)
     carry = work.begin(Task(KEY, np.float32(40), np.float32(1)), broadcast, {"secret": SECRET})
@@ -159,6 +160,8 @@ def test_every_step_of_a_round_has_noise_and_coins_of_its_own() -> None:
         sizes.append(float(sums["examples"]))
     assert np.abs(np.corrcoef(changes) - np.eye(8)).max() < 4.5 * 3000**-0.5
     assert len(set(sizes)) > 2
+    for change in changes:  # over what is expected, never over who came
+        assert change.std() == pytest.approx(0.2 * 4 / 40, rel=4.5 * 6000**-0.5)
 
 
 def test_no_stream_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
