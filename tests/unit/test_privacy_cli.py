@@ -61,6 +61,7 @@ def test_check_foretells_and_the_run_spends(here: Path) -> None:
     assert result["stopped"].startswith("budget: one more round")
     again = json.loads(koinon(here, "check", "app.py", "--json").stdout)
     assert "allows 0 of 8 rounds" in again["conditions"][-1], "what was spent stays spent"
+    assert again["statements"][0]["rounds"] == result["rounds"] + 8, "and the claim is beside it"
     koinon(here, "report", "kept")
     page = html.unescape((here / "kept" / "report.html").read_text(encoding="utf-8"))
     claim = kn.PrivacyStatement(**{**result["privacy"], "not_covered": tuple(result["privacy"]["not_covered"])})
