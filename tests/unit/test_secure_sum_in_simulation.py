@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,13 @@ def test_it_learns_what_the_clear_sum_learns() -> None:
 
 def test_workers_do_not_show_in_the_result() -> None:
     assert fit().digest == fit(runtime="processes", workers=2).digest == fit(engine="reference").digest
+
+
+def test_the_real_messages_give_the_same_bits() -> None:
+    ideal = fit()
+    protocol = fit(channel=(kn.Clip(1.0), kn.SecureSum(simulate="protocol")))
+    assert protocol.digest == ideal.digest
+    assert protocol.metrics == ideal.metrics
 
 
 def test_no_figure_of_a_single_client_is_left() -> None:
@@ -76,3 +85,25 @@ def test_central_noise_covers_what_is_hidden() -> None:
     run = fit(channel=(*CHANNEL, kn.GaussianNoise(multiplier=0.5)))
     assert run.privacy is not None
     assert run.privacy.guarantee
+
+
+def test_a_simulation_needs_no_cryptography_unless_it_runs_the_protocol() -> None:
+    program = """
+import sys
+sys.modules["cryptography"] = None
+import numpy as np, koinon.errors, koinon as kn
+from koinon.testing.models import SoftmaxRegression
+from koinon.testing.samples import classified
+def run(step):
+    channel = (kn.Clip(1.0), step)
+    clients = {name: (np.ones((4, 5), np.float32), np.zeros(4, np.int32)) for name in "abcd"}
+    kn.fit(SoftmaxRegression(), clients, kn.fedavg(channel=channel), stop=kn.Stop(rounds=1), engine="reference")
+run(kn.SecureSum())
+try:
+    run(kn.SecureSum(simulate="protocol"))
+except koinon.errors.UnsupportedError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'koinon[privacy]'" in done.stdout

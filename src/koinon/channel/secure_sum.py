@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from koinon import exact, tree
+from koinon.core.algorithm import Algorithm
 from koinon.core.ranges import whole
 from koinon.core.types import Context
 from koinon.core.wire import Domain, Wire
@@ -21,19 +22,22 @@ class SecureSum:
     to ``largest_weight``: a client that weighs more does not take part. Fewer than ``least`` clients are never added up. What travels is masked in
     the narrowest ring of 16, 32 or 64 bits in which no sum of the cohort wraps (Bonawitz et al., "Practical Secure
     Aggregation", CCS 2017). In simulation nothing is masked: the very sum that the masks would leave is computed, and
-    figures of single clients are dropped.
+    figures of single clients are dropped. ``simulate="protocol"`` runs the real messages in memory, to the same bits.
     """
 
     fraction_bits: int = 20
     largest_weight: int = 4096
     least: int = 3
     figures: int = 1024
+    simulate: str = "ideal"
 
     def __post_init__(self) -> None:
         whole(self, "fraction_bits")
         whole(self, "largest_weight")
         whole(self, "least", least=3)
         whole(self, "figures")
+        if self.simulate not in ("ideal", "protocol"):
+            raise ConfigurationError(f"SecureSum.simulate is 'ideal' or 'protocol'; found {self.simulate!r}.")
         if self.fraction_bits > exact.FRACTION_BITS or self.largest_weight >= exact.LARGEST_WEIGHT:
             raise ConfigurationError(
                 f"SecureSum has at most {exact.FRACTION_BITS} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
@@ -90,3 +94,8 @@ class SecureSum:
         """Return the bytes in a ring of 32 bits, or of 64 where the largest weight leaves too few for 64 clients."""
         wide = self.fraction_bits + (self.largest_weight - 1).bit_length() + 8 > 32
         return (8 if wide else 4) * sum(sizes.values())
+
+
+def secure_sum_of(algorithm: Algorithm) -> SecureSum | None:
+    """Return the step that hides single updates, if the algorithm has it."""
+    return next((step for step in algorithm.channel if isinstance(step, SecureSum)), None)

@@ -8,18 +8,13 @@ from typing import Any
 import numpy as np
 
 from koinon import exact, tree
-from koinon.channel.secure_sum import SecureSum
+from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.types import Metrics, Purpose
 from koinon.errors import ProtocolError
 from koinon.privacy.secure_sum.layout import Layout, Total
 from koinon.privacy.secure_sum.terms import NO_ROSTER, Terms
 from koinon.tree import Array, Tree
-
-
-def secure_sum_of(algorithm: Algorithm) -> SecureSum | None:
-    """Return the step that hides single updates, if the algorithm has it."""
-    return next((step for step in algorithm.channel if isinstance(step, SecureSum)), None)
 
 
 def terms_of(

@@ -10,6 +10,7 @@ from koinon.core.execution import Plan
 from koinon.core.protocols import Offers
 from koinon.core.types import Job, Partial, Variables
 from koinon.engines.catalogue import engine as new_engine
+from koinon.engines.protocol import ProtocolEngine
 from koinon.tree import Array, Tree
 
 
@@ -24,7 +25,7 @@ class Local:
 
     def __init__(self, engine: str = "jax") -> None:
         self.engine = engine
-        self._engine = new_engine(engine)
+        self._engine = ProtocolEngine(new_engine(engine))
 
     def initial(self, plan: Plan, key: Array) -> Variables:
         """Return the model's first variables."""

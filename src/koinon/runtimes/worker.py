@@ -20,6 +20,7 @@ from koinon import tree
 from koinon.core.execution import Plan
 from koinon.core.types import Job
 from koinon.engines.catalogue import engine
+from koinon.engines.protocol import ProtocolEngine
 from koinon.runtimes import parcel
 from koinon.tree import Array, Tree
 
@@ -68,7 +69,7 @@ class Worker:
     """The plans of one worker and the engine that computes them."""
 
     def __init__(self, engine_name: str) -> None:
-        self._engine = engine(engine_name)
+        self._engine = ProtocolEngine(engine(engine_name))
         self._plans: dict[int, Plan] = {}
 
     def answer(self, request: Any, source: socket.socket) -> Any:

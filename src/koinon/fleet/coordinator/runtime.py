@@ -14,6 +14,7 @@ import numpy as np
 
 from koinon import keys, tree
 from koinon.aggregate.rooted import Rooted
+from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.events import Checkpoint
 from koinon.core.execution import Plan
 from koinon.core.protocols import Aggregator, Needs
@@ -33,7 +34,7 @@ from koinon.privacy.secure_sum.server import unmask
 from koinon.privacy.secure_sum.terms import NO_ROSTER
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
-from koinon.round.masked import secure_sum_of, summed, terms_of, unflat_figures
+from koinon.round.masked import summed, terms_of, unflat_figures
 from koinon.round.settle import Room, grouped, partial_of
 from koinon.round.stopping import Stop
 from koinon.round.training import FederatedTraining

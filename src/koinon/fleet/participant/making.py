@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
+from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine
 from koinon.core.types import Job, Payload, Purpose
@@ -21,7 +22,7 @@ from koinon.fleet.wire.update_file import to_pieces
 from koinon.privacy.mechanism import Mechanism, Trust
 from koinon.privacy.secure_sum.client import Masked
 from koinon.round.client import initial_state
-from koinon.round.masked import flat, flat_figures, secure_sum_of, terms_of
+from koinon.round.masked import flat, flat_figures, terms_of
 from koinon.round.training import FederatedTraining
 from koinon.store.blobs import unpack
 from koinon.tree import Tree
