@@ -8,6 +8,7 @@ everybody was told; the laws compare the two after every step.
 import math
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -428,8 +429,13 @@ def test_a_failure_is_lost_for_its_reason() -> None:
     assert said[-1] == c.Settle(("b",), {"a": "failed: no space"})
 
 
-Coordinator.TestCase.settings = settings(settings.default, max_examples=300, stateful_step_count=30)
+Coordinator.TestCase.settings = settings(settings.default, max_examples=60, stateful_step_count=30)
 TestCoordinator = Coordinator.TestCase
+
+
+@pytest.mark.slow
+class TestCoordinatorForLonger(Coordinator.TestCase):
+    settings = settings(settings.default, max_examples=1000, stateful_step_count=30)
 
 
 def test_fewer_answers_than_are_of_use_settle_nothing() -> None:
