@@ -82,7 +82,7 @@ def against_numpy() -> list[tuple[str, Any, dict[str, Callable[[np.ndarray], np.
 
 
 def nearly_alike(updates: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield updates so near each other that the products of float32 cannot tell how near; they are changed in place."""
+    """Yield updates so near each other that products in float32 do not tell well how near; they are changed in place."""
     updates[1] = updates[0]
     yield "two clients alike", updates
     updates *= np.float32(0.01)
