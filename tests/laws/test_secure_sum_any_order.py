@@ -172,7 +172,7 @@ def done(server: Server) -> int:
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
+TestAnyOrder.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
 
 
 def test_the_machine_comes_to_sums() -> None:
@@ -282,7 +282,7 @@ class Liars(RuleBasedStateMachine):
 
 
 TestLiars = Liars.TestCase
-TestLiars.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLiars.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
 def test_liars_who_need_no_signatures_would_get_both_secrets() -> None:

@@ -360,6 +360,7 @@ def test_a_share_that_was_changed_or_is_for_another_is_refused() -> None:
         letter.sealed[3][:-1] + bytes([letter.sealed[3][-1] ^ 1]),
         scene.room.server.shares[3][1],  # d's share for b
         scene.room.server.shares[2][0],  # c's share for a, said to be d's
+        scene.room.server.shares[0][3],  # what a itself has sealed for d
     ):
         with pytest.raises(ProtocolError, match="share from 'd' does not open"):
             scene.answer(replace(letter, sealed={**letter.sealed, 3: wrong}).to_bytes(cohort))
