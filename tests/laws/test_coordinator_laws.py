@@ -160,7 +160,7 @@ class Coordinator(RuleBasedStateMachine):
         self.revoked.add(client)
         if self.book is not None and client in self.book.asked:
             left = len(self.book.asked - self.revoked)
-            self.book.target = max(1, min(self.book.target, left))
+            self.book.target = max(self.book.least, min(self.book.target, left))
         self.hand(c.Revoked(client))
 
     @rule(again=st.booleans())

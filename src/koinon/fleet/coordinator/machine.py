@@ -257,7 +257,7 @@ def _without(stage: Stage, client: str) -> Stage:
     """Return the stage without waiting for a client that was sent away."""
     standings = {**stage.standings, client: Standing.REVOKED}
     left = sum(standing is not Standing.REVOKED for standing in standings.values())
-    target = max(1, min(stage.target, left))
+    target = max(stage.least, min(stage.target, left))
     return replace(
         stage, standings=standings, reasons={**stage.reasons, client: "revoked by the operator"}, target=target
     )
