@@ -18,6 +18,7 @@ from koinon.channel.adaptive_clip import AdaptiveClip
 from koinon.channel.bfloat16 import Bfloat16
 from koinon.channel.clip import Clip
 from koinon.channel.correlated_noise import CorrelatedNoise
+from koinon.channel.encrypted import Encrypted
 from koinon.channel.local_privacy import LocalGaussian
 from koinon.channel.noise import GaussianNoise
 from koinon.channel.quantise import Quantise
@@ -148,7 +149,10 @@ def test_noise(transform) -> None:
     check_transform(transform, before=BOUNDED)
 
 
-@pytest.mark.parametrize("transform", [SecureSum(), SecureSum(fraction_bits=8, largest_weight=1)], ids=repr)
+SUMS = [SecureSum(), SecureSum(fraction_bits=8, largest_weight=1), Encrypted(key="0f" * 32)]
+
+
+@pytest.mark.parametrize("transform", SUMS, ids=repr)
 def test_hiding(transform) -> None:
     check_transform(transform, before=BOUNDED)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from koinon import exact, tree
+from koinon import exact
+from koinon.channel.hidden_sum import on_grid, refuse_what_cannot_be_hidden
 from koinon.core.algorithm import Algorithm
 from koinon.core.ranges import whole
 from koinon.core.types import Context
 from koinon.core.wire import Domain, Wire
-from koinon.errors import CompositionError, ConfigurationError
-from koinon.tree import Array, Tree
+from koinon.errors import ConfigurationError
+from koinon.tree import Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +47,7 @@ class SecureSum:
 
     def check(self, wire: Wire) -> Wire:
         """Return the facts of hidden integers; refuse what is unbounded, coded or hidden already."""
-        if wire.opaque_by is not None:
-            raise CompositionError(f"{self!r} follows {wire.opaque_by}: one of the two is enough. Drop the other.")
-        if wire.domain is not Domain.REAL or not wire.additive:
-            raise CompositionError(
-                f"{self!r} adds up numbers, but receives {wire.domain.value} ones that mean something one by one only. Drop the "
-                "codec before it: masked numbers take no more room than they need."
-            )
-        if wire.l2_bound is None:
-            raise CompositionError(
-                f"{self!r} needs a bounded update, or its ring could wrap. Put Clip before it, after all that may lengthen "
-                "an update."
-            )
+        refuse_what_cannot_be_hidden(self, wire)
         return replace(wire, domain=Domain.INTEGER, opaque_by=repr(self))
 
     def protection(self, *, roster: bool) -> str:
@@ -78,13 +68,7 @@ class SecureSum:
 
     def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
         """Return the update on the grid of the sum, in float32."""
-        factor = 2.0**self.fraction_bits
-
-        def on_grid(x: Array) -> Array:
-            xp = tree.namespace(x)
-            return xp.trunc(x * xp.float32(factor)) * xp.float32(1 / factor)
-
-        return tree.map(on_grid, value), state
+        return on_grid(value, self.fraction_bits), state
 
     def decode(self, payload: Tree, context: Context) -> Tree:
         """Return the payload: nothing is undone."""

@@ -1,0 +1,100 @@
+"""Encrypted sum: clients encrypt what they send, and a key holder that is not the server decrypts a round's sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from koinon import exact
+from koinon.channel.hidden_sum import on_grid, refuse_what_cannot_be_hidden
+from koinon.core.algorithm import Algorithm
+from koinon.core.ranges import whole
+from koinon.core.types import Context
+from koinon.core.wire import Domain, Wire
+from koinon.errors import ConfigurationError
+from koinon.privacy.encrypted_sum.parameters import Parameters
+from koinon.privacy.encrypted_sum.trust import statement
+from koinon.tree import Tree
+
+_KEY_DIGITS = 64
+_TYPICAL_COHORT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encrypted:
+    """Show the server only the sum of a round's updates, weights and metric sums, as a key holder decrypts it.
+
+    ``key`` is the fingerprint of the key holder's public key, 64 hexadecimal digits, as ``koinon keyholder`` prints it: a
+    part of the app, so nobody takes part under another. Numbers are cut to multiples of ``2**-fraction_bits``, towards 0, so
+    that no norm grows. Weights are whole numbers up to ``largest_weight``: a client that weighs more does not take part. Fewer
+    than ``least`` clients are never added up, nor fewer than the key holder's own floor. Small weights and fewer bits let
+    several numbers share a coefficient, and updates be shorter (Fan and Vercauteren, ePrint 2012/144). In simulation nothing
+    is encrypted: the very sum that the key holder would decrypt is computed, and figures of single clients are dropped.
+    """
+
+    key: str
+    fraction_bits: int = 20
+    largest_weight: int = 4096
+    least: int = 3
+    figures: int = 256
+
+    def __post_init__(self) -> None:
+        whole(self, "fraction_bits")
+        whole(self, "largest_weight")
+        whole(self, "least", least=2)
+        whole(self, "figures")
+        if len(self.key) != _KEY_DIGITS or not set(self.key) <= set("0123456789abcdef"):
+            raise ConfigurationError(
+                f"Encrypted.key is a key holder's fingerprint, {_KEY_DIGITS} hexadecimal digits; found {self.key[:80]!r}. koinon "
+                "keyholder prints it: ask the key holder, not the coordinator."
+            )
+        if self.fraction_bits > exact.FRACTION_BITS or self.largest_weight >= exact.LARGEST_WEIGHT:
+            raise ConfigurationError(
+                f"Encrypted has at most {exact.FRACTION_BITS} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
+                f"found {self!r}."
+            )
+
+    def check(self, wire: Wire) -> Wire:
+        """Return the facts of ciphertexts; refuse what is unbounded, coded or hidden already."""
+        refuse_what_cannot_be_hidden(self, wire)
+        return replace(wire, domain=Domain.CIPHERTEXT, opaque_by=repr(self))
+
+    def protection(self, *, roster: bool) -> str:
+        """Return whom the encryption protects from whom."""
+        return f"{self!r}: {' '.join(statement(self.least, roster))}"
+
+    def init(self, value: Tree) -> Tree:
+        """Return nothing."""
+        return {}
+
+    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
+        """Return the update on the grid of the sum, in float32."""
+        return on_grid(value, self.fraction_bits), state
+
+    def decode(self, payload: Tree, context: Context) -> Tree:
+        """Return the payload: nothing is undone."""
+        return payload
+
+    def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
+        """Return the bytes of an update's ciphertexts where 10 clients send numbers of at most 1."""
+        found = self.parameters(values=max(1, sum(sizes.values())), cohort=_TYPICAL_COHORT, bound=1.0)
+        return found.ciphertexts * found.ciphertext_bytes
+
+    def parameters(self, *, values: int, cohort: int, bound: float, uniform: bool = False) -> Parameters:
+        """Return what an encrypted sum of these updates must be agreed on; ``uniform`` weights are all 1.
+
+        Raises ConfigurationError where no exact sum fits.
+        """
+        return Parameters(
+            cohort=cohort,
+            bound=bound,
+            largest_weight=1 if uniform else self.largest_weight,
+            scale=self.fraction_bits,
+            values=values,
+            figures=self.figures,
+        )
+
+
+def encrypted_of(algorithm: Algorithm) -> Encrypted | None:
+    """Return the step under which updates travel encrypted, if the algorithm has it."""
+    return next((step for step in algorithm.channel if isinstance(step, Encrypted)), None)
