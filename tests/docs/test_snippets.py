@@ -48,15 +48,31 @@ def test_the_snippets_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None
 def test_every_command_shown_exists(page: Path) -> None:
     for line, words in pages.commands(page):
         options = [word.partition("=")[0] for word in words if word.startswith("-")]
-        name = next((word for word in words if not word.startswith("-")), None)
-        command: click.Command = cli if name is None else cli.commands[name]
+        command, name = _command(words)
         known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
         assert set(options) <= known, f"{_name(page)}:{line}: {sorted(set(options) - known)} of koinon {name}"
 
 
+def _command(words: list[str]) -> tuple[click.Command, str]:
+    """Return the command of a line, a command of a group if it names one."""
+    command: click.Command = cli
+    name = ""
+    for word in (word for word in words if not word.startswith("-")):
+        if not isinstance(command, click.Group):
+            break
+        command, name = command.commands[word], f"{name} {word}".strip()
+    return command, name
+
+
 def test_every_command_option_and_exit_status_is_documented() -> None:
     text = (pages.ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    options = {option for command in cli.commands.values() for p in command.params for option in p.opts}
+    inner = [
+        own
+        for command in cli.commands.values()
+        if isinstance(command, click.Group)
+        for own in command.commands.values()
+    ]
+    options = {option for command in (*cli.commands.values(), *inner) for p in command.params for option in p.opts}
     assert [name for name in cli.commands if f"`koinon {name}" not in text] == []
     assert [option for option in options if option.startswith("-") and f"`{option}" not in text] == []
     assert [status for status in Exit if f"| {status.value} | {status.name} |" not in text] == []
