@@ -16,16 +16,17 @@ from koinon.errors import ConfigurationError
 from koinon.fleet.participant.connection import Reach
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.service.settings import Settings
+from koinon.fleet.wire.encrypted_terms import HolderLink
 from koinon.fleet.wire.link import JoinLink
 from koinon.identity import versions
 
 
 def settings(
     *, listen: str, url: str | None, client_listen: str | None, certificate: Path | None, key: Path | None,
-    client_ca: Path | None, plain_http: bool, links: int, **same: Any,
+    client_ca: Path | None, plain_http: bool, links: int, keyholder: str | None, **same: Any,
 ) -> Settings:  # fmt: skip
     """Return how to serve. Raises ConfigurationError for options that leave less protected than they say."""
-    host, port = _place(listen)
+    host, port = address(listen)
     if plain_http and (certificate or client_ca):
         raise ConfigurationError(
             "--plain-http has no TLS to show --certificate in or to ask --client-ca's. Leave it out."
@@ -38,10 +39,11 @@ def settings(
         version=versions()["koinon"] or "unknown",
         host=host,
         port=port,
-        client_listen=None if client_listen is None else _place(client_listen),
+        client_listen=None if client_listen is None else address(client_listen),
         certificate=_pair(certificate, key),
         client_authority=client_ca,
         invitations=links,
+        keyholder=None if keyholder is None else HolderLink.parse(keyholder),
         **same,
     )
 
@@ -87,7 +89,8 @@ def _url(text: str, *, plain_http: bool) -> str:
     return text.rstrip("/")
 
 
-def _place(text: str) -> tuple[str, int]:
+def address(text: str) -> tuple[str, int]:
+    """Return the host and the port of HOST:PORT. Raises ConfigurationError."""
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ConfigurationError(f"An address is HOST:PORT, e.g. 0.0.0.0:8443; found {text!r}.")

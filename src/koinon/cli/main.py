@@ -128,6 +128,7 @@ def doctor(link: str, app_file: Path | None, changes: tuple[str, ...], as_json: 
 @click.option("--links", type=click.IntRange(0, 1000), default=1, show_default=True, help="Join links on first start.")
 @click.option("--chunk-bytes", type=click.IntRange(1 << 10, 4 << 20), default=4 << 20, hidden=True)
 @click.option("--roster", type=_FILE, help="Who may take part in secure sums (koinon roster).")
+@click.option("--keyholder", metavar="LINK", envvar="KOINON_KEYHOLDER", help="Who decrypts encrypted sums.")
 @click.option("--stay", is_flag=True, help="Go on serving when every run is over.")
 @_TRACK
 @click.option("--log-json", is_flag=True, help="On stderr one JSON object a line, for what happens.")
@@ -173,6 +174,22 @@ def join(link: str, app_file: Path, changes: tuple[str, ...], threads: int, **op
     limit_cores(threads)
     given = {name: options.pop(name) for name in ("once", "run")}
     join_app(link, app_file, changes, place(options), reach(link, options), floors=floors(options), **given)
+
+
+@cli.command()
+@click.option("--listen", default="127.0.0.1:8444", show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option(
+    "--dir", "folder", type=_FOLDER, default=Path("koinon-keyholder"), show_default=True, help="What is kept."
+)
+@click.option("--url", help="The address as the coordinator reaches it, where it is not the one listened on.")
+@click.option("--floor", type=click.IntRange(2), default=3, show_default=True, help="Decrypt no sum of fewer clients.")
+@click.option("--roster", type=_FILE, help="Decrypt sums of its members only.")
+@click.option("--roster-key", metavar="KEY", help="Whose signature the roster must bear.")
+def keyholder(**options: Any) -> None:
+    """Decrypt the sums of encrypted rounds for one coordinator, at another institution than its own."""
+    from koinon.cli.keyholder import hold_keys
+
+    hold_keys(**options)
 
 
 @cli.group()

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from koinon.core.events import Listener
+from koinon.fleet.wire.encrypted_terms import HolderLink
 from koinon.privacy.budget import PrivacyBudget
 from koinon.round.training import FederatedTraining
 
@@ -50,6 +51,7 @@ class Settings:
     proxies: tuple[str, ...] = ()  # addresses whose word on who calls is taken: X-Forwarded-For
     invitations: int = 1
     roster: Path | None = None  # who may take part in secure sums
+    keyholder: HolderLink | None = None  # who decrypts encrypted ones
     stay: bool = False
     chunk_bytes: int = CHUNK_BYTES
 

@@ -1,0 +1,85 @@
+"""What clients, coordinator and key holder of a deployed encrypted sum know before its first message: nobody is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from koinon import tree
+from koinon.channel.encrypted import encrypted_of
+from koinon.core.algorithm import Algorithm
+from koinon.core.types import Purpose
+from koinon.errors import ConfigurationError, ProtocolError
+from koinon.fleet.wire.link import JoinLink
+from koinon.privacy.encrypted_sum.keys import PublicKey
+from koinon.privacy.encrypted_sum.pads import Round
+from koinon.tree import Tree
+
+CIPHERTEXTS, PAD = "ciphertexts", "pad"
+"""What an encrypted update's two parts are called in its file: bytes, both."""
+ATTEMPTS = 256
+"""How often a round may be asked for under another number, where the key holder could not decrypt one."""
+KEY, TERMS, SUM = "/v1/key", "/v1/terms", "/v1/sum"
+"""What a key holder is asked for: its public key, its list of clients, a sum."""
+_SLACK = 1 + 2.0**-10  # the float32 norm of a clipped update may exceed its bound by rounding
+_PATH = "keyholder"
+
+
+@dataclass(frozen=True)
+class HolderLink:
+    """``https://HOST:PORT/keyholder#ca=FINGERPRINT&token=TOKEN``: where a key holder is, and what opens it to a coordinator."""
+
+    url: str
+    token: str
+    authority: str  # SHA-256 of the key holder's own CA
+
+    @classmethod
+    def parse(cls, text: str) -> HolderLink:
+        """Return the link of a text. Raises ConfigurationError."""
+        try:
+            found = JoinLink.parse(text)
+        except ConfigurationError:
+            found = None
+        if found is None or found.authority is None or not found.url.startswith("https:"):
+            raise ConfigurationError(
+                "--keyholder is what koinon keyholder has printed for the coordinator, https://HOST:PORT/keyholder#ca=...&"
+                "token=...; put it in quotes, because of its # and &."
+            )
+        return cls(found.url.removesuffix(f"/{_PATH}"), found.token, found.authority)
+
+    def __str__(self) -> str:
+        return f"{self.url}/{_PATH}#ca={self.authority}&token={self.token}"
+
+
+def round_of(
+    algorithm: Algorithm, run: str, round: int, purpose: Purpose, attempt: int, *, value: Tree, cohort: int, key: PublicKey
+) -> Round:  # fmt: skip
+    """Return which sum an attempt at a stage is for; ``value`` has the shape of an update, ``cohort`` is the round's.
+
+    Raises ProtocolError for another key than the app's, and when a round has been attempted too often.
+    """
+    step, bound = encrypted_of(algorithm), algorithm.wires()[-1][1].l2_bound
+    assert step is not None and bound is not None, "the step's own check refuses what is unbounded"
+    if key.fingerprint.hex() != step.key:
+        raise ProtocolError(
+            f"The key holder's key has the fingerprint {key.fingerprint.hex()}, and the app is for {step.key}. Ask the key holder, "
+            "not the coordinator, which is right."
+        )
+    if attempt >= ATTEMPTS:
+        raise ProtocolError(
+            f"Round {round} could not be decrypted {ATTEMPTS} times. Ask the key holder why, and begin a new run."
+        )
+    train = purpose is Purpose.TRAIN
+    parameters = step.parameters(
+        values=max(1, tree.size(value)) if train else 1,
+        cohort=math.ceil(max(cohort, needed(step.least, key)) * algorithm.schedule.over_selection),
+        bound=float(bound if train else 1.0) * _SLACK,
+        uniform=not train or bool(algorithm.private),
+    )
+    number = round * ATTEMPTS + attempt
+    return Round(run=f"{run} {purpose.value}", number=number, parameters=parameters, keys=(key.fingerprint,))
+
+
+def needed(least: int, key: PublicKey) -> int:
+    """Return the fewest clients of whom there is a sum: the app's word, or the key holder's if that is more."""
+    return max(least, key.floor)
