@@ -215,7 +215,7 @@ def receive(state: Shared, body: bytes) -> Ready:
     return Ready(client=client, terms=state.terms, own=state.own, cohort=cohort, sharers=sharers, held=held)
 
 
-def mask(state: Ready, vector: Vector, threads: int = 1) -> Masked:
+def mask(state: Ready, vector: Vector, threads: int = 2) -> Masked:
     """Mask a vector in place and return the client after it; the entropy is gone, so it can be done once.
 
     The vector is that of ``state.terms.layout``. Write the masked vector and the returned record down before either

@@ -6,7 +6,7 @@ close is for whoever has the clock. Vectors do not pass through here: add them u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeVar
@@ -71,9 +71,15 @@ class Server:
         """Who has shared and given its vector, and who has shared and not."""
         return Survivors(self.active, frozenset(self.shares.keys() - self.active))
 
-    def holds(self, member: int, owner: int) -> bool:
-        """Return whether one member has shares of another's secrets: of its own too where the graph is complete."""
-        return member in self.shares[owner] or (member == owner and self.known.complete)
+    def holders(self, owner: int, among: Iterable[int]) -> set[int]:
+        """Return who of some members has shares of another's secrets: itself too where the graph is complete."""
+        own = {owner} if self.known.complete else set[int]()
+        return (self.shares[owner].keys() | own) & set(among)
+
+    def held_by(self, member: int) -> set[int]:
+        """Return whose shares a member has."""
+        own = {member} if self.known.complete else set[int]()
+        return {owner for owner, sealed in self.shares.items() if member in sealed} | own
 
     def waited_for(self) -> frozenset[str]:
         """Return who has not done yet what the stage waits for; nobody is known before there is a cohort."""
@@ -91,8 +97,7 @@ class Server:
     def enough(self) -> bool:
         """Whether every secret that the sum needs can be opened."""
         return self.stage is Stage.UNMASKING and all(
-            sum(self.holds(member, owner) for member in self.answers) >= self.known.degree.threshold
-            for owner in self.shares
+            len(self.holders(owner, self.answers)) >= self.known.degree.threshold for owner in self.shares
         )
 
 
@@ -126,7 +131,7 @@ def take(server: Server, party: str, body: bytes, verify: Verify) -> Server:
         return replace(server, signatures={**server.signatures, member: signature})
     if server.stage is Stage.UNMASKING:
         opened = read_unmasking(body, cohort)
-        if opened.keys() != {owner for owner in server.shares if server.holds(member, owner)}:
+        if opened.keys() != server.held_by(member):
             raise ProtocolError(f"{party!r} opens other shares than it holds.")
         return replace(server, answers=_first(server.answers, member, opened))
     raise ProtocolError(f"No message is expected from {party!r}: it is the vectors that are waited for.")
@@ -163,7 +168,7 @@ def close(server: Server) -> tuple[Server, dict[str, bytes]]:
     raise ProtocolError("The last stage has no next one: unmask the sum.")
 
 
-def unmask(server: Server, total: Vector, threads: int = 1) -> None:
+def unmask(server: Server, total: Vector, threads: int = 2) -> None:
     """Take all masks off the sum of the survivors' vectors, in place.
 
     Raises ProtocolError where a secret cannot be opened: the sum would be noise.
@@ -190,7 +195,7 @@ def _left(server: Server) -> Iterator[masks.Mask]:
 def _opened(server: Server, owner: int, weights: dict[tuple[int, ...], list[int]]) -> bytes:
     """Return a member's secret from the shares that were opened; ``weights`` keeps those of known sets of holders."""
     cohort, threshold = server.known, server.known.degree.threshold
-    chosen = tuple(sorted(member for member in server.answers if server.holds(member, owner))[:threshold])
+    chosen = tuple(sorted(server.holders(owner, server.answers))[:threshold])
     if len(chosen) < threshold:
         raise ProtocolError(
             f"{threshold} members must open their shares of a secret of {cohort.names[owner]!r}; {len(chosen)} have. "
@@ -231,7 +236,7 @@ def _check_recoverable(server: Server) -> None:
     cohort, threshold = server.known, server.known.degree.threshold
     _enough("survive", len(server.active), max(server.minimum, quorum(len(cohort))))
     for owner in server.shares:
-        left = sum(server.holds(member, owner) for member in server.active)
+        left = len(server.holders(owner, server.active))
         if left < threshold:
             raise ProtocolError(
                 f"{left} neighbours of {cohort.names[owner]!r} survive, and {threshold} are needed to open its masks. "
