@@ -78,6 +78,7 @@ def test_what_anybody_may_call_tells_nothing_of_the_run(stage: Scene) -> None:
         assert answer.status in (200, 404)
         for secret in (stage.key, stage.run["app"], stage.lyon.client, stage.lyon.name):
             assert secret.encode() not in answer.body
+    assert b"koinon join 'LINK'" in bare.call(stage.fleet.url, "GET", "/join").body, "for who opens a link in a browser"
 
 
 def test_a_client_that_has_not_joined_reads_nothing_of_the_run(stage: Scene, round_: Round, guest) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from koinon.errors import FormatError
 from koinon.fleet.wire.refusal import Refusal
@@ -176,6 +176,3 @@ class _Pace:
 def _refuse_encodings(request: Request) -> None:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refusal(415, "encoding", "Bodies are sent as they are, without Content-Encoding.")
-
-
-__all__ = ["CLAIM_BYTES", "CONTROL_BYTES", "ClientDisconnect", "read_chunk", "read_record", "record"]

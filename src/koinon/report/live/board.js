@@ -125,8 +125,8 @@ function runButtons(control) {
   const cancel = make("button", { type: "button", class: "grave" }, "Cancel…");
   const root = make("div", { class: "row buttons", role: "group" }, hold, cancel);
   let run;
-  hold.addEventListener("click", () => control.change(run, run.state === "paused" ? "resume" : "pause", hold));
-  cancel.addEventListener("click", () => control.cancel(run, cancel));
+  hold.addEventListener("click", () => control.change(run, run.state === "paused" ? "resume" : "pause"));
+  cancel.addEventListener("click", () => control.cancel(run));
   return {
     root,
     show(now) {

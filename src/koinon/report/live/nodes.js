@@ -60,7 +60,7 @@ function table(caption, head, wide = [], acts = false) {
     const button = acts && make("button", { type: "button" });
     if (button) line.append(make("td", { role: "cell", class: "act" }, button));
     let act;
-    if (acts) button.addEventListener("click", () => act(button));
+    if (acts) button.addEventListener("click", () => act());
     return {
       root: line,
       show(item) {
@@ -104,5 +104,5 @@ function folded(title, content, fill) {
   const summary = make("summary", {}, title);
   const root = make("details", {}, summary, content);
   root.addEventListener("toggle", () => root.open && fill());
-  return { root, summary, refresh: () => root.open && fill() };
+  return { root, refresh: () => root.open && fill() };
 }
