@@ -104,6 +104,8 @@ def test_a_lowered_graph_does_not_hold() -> None:
     assert not holds(1000, right, Assumptions(security=60))
     assert not holds(50, Degree(41, 31), assumed), "below 100 only the complete graph does"
     assert not holds(10, Degree(10, 6), assumed)
+    assert holds(1000, Degree(60, 40), Assumptions(corrupt=0.0))
+    assert not holds(1000, Degree(60, 39), Assumptions(corrupt=0.0)), "two thirds, even where nobody is corrupt"
     assert holds(10, Degree(10, 7), assumed)
 
 
