@@ -25,7 +25,8 @@ def rests(fleet: Fleet, *words: str) -> None:
     fleet.until(f"it rests for {words}", lambda: all(word in (fleet.run()["waits_for"] or "") for word in words), 30)
 
 
-@pytest.mark.parametrize("rule", ["Bucketed", pytest.param("Krum", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["Bucketed", "Krum"])
 def test_a_robust_round_between_processes_is_that_of_the_simulation(rule: str, tmp_path: Path) -> None:
     with started(tmp_path, rule, *NAMES) as fleet:
         assert fleet.finishes(60) == simulated(APP, tmp_path, (), {"RULE": rule})
