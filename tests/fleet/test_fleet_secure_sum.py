@@ -32,7 +32,11 @@ def test_the_masks_leave_the_sum_of_the_simulation(tmp_path: Path) -> None:
     with Fleet(tmp_path, APP, tls=True, serve=("--stay",)) as fleet:
         begun(fleet)
         assert fleet.finishes(60) == simulated(APP, tmp_path)
-        assert all(row["cohort"] == 5 and not row["lost"] for row in fleet.run()["history"])
+        run = fleet.run()
+        assert all(row["cohort"] == 5 and not row["lost"] for row in run["history"])
+        assert {client["train_examples"] for client in run["clients"]} == {None}
+        assert "honest-but-curious server only" in run["privacy"][0]
+        assert "examples" not in fleet.coordinator.said()
     for path in (tmp_path / "lyon" / "states").iterdir():
         assert path.stat().st_size < 1000, "shares of others' secrets are not kept beyond their round"
 

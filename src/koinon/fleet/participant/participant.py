@@ -32,6 +32,7 @@ from koinon.fleet.wire.pieces import Pieces
 from koinon.fleet.wire.receipts import canonical
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import digest, encoded, signed_text
+from koinon.privacy.hiding import hiding
 from koinon.round.training import FederatedTraining
 from koinon.store.run_directory import difference, short
 from koinon.tree import Tree
@@ -196,7 +197,11 @@ class Participant:
             f"{name}_examples": int(data.span(only, held_out=held_out)[1][0])
             for name, held_out in (("train", False), ("held_out", True))
         }
-        body = {"app": own, **counts, "codecs": list(CODECS), "versions": {}}
+        hidden = (
+            hiding(part.training.plan.algorithm) is not None
+        )  # then weights, which are such counts, are under masks
+        said = {name: min(1, count) for name, count in counts.items()} if hidden else counts
+        body = {"app": own, **said, "codecs": list(CODECS), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         floors = part.floors
         sums = SecureSums(self._connection, self._keep, self._enrolled.client, floors.cohort, floors.roster)

@@ -146,7 +146,8 @@ class LoggedRun(FleetRun):
         """Take a client in, or back."""
         super().join(member)
         counts = {"train_examples": member.train, "held_out_examples": member.held_out}
-        line = f"{member.name} has joined {self.name} with {member.train:,} examples"
+        known = f" with {member.train:,} examples" if member.train > 1 else ""  # under masks everybody says 1
+        line = f"{member.name} has joined {self.name}{known}"
         tell("joined", line, run=self.key, client=member.client, name=member.name, **counts)
 
     def commit(self, key: PublicKey, client: str, round: int, purpose: Purpose, word: Mapping[str, Any]) -> bool:

@@ -126,7 +126,7 @@ def _member(house: House, served: ServedRun, machine: MachineState, position: in
         "client": member.client,
         "name": member.name,
         "standing": word,
-        "train_examples": member.train,
+        "train_examples": None if served.hidden else member.train,
         "rounds_done": served.run.fared.get(member.client, Fared()).rounds_done,
     }
     return {**known, **_figures(own, now)}
