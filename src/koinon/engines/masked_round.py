@@ -32,7 +32,7 @@ def masked_round(engine: Engine, step: SecureSum, plan: Plan, job: Job, states: 
     found = terms.layout.decode(simulate(terms, vectors).total)
     rows = _rows(job, sent, np.array([f"client {i:08}" in vectors for i in range(len(sent))]))
     new = tree.map(lambda *rows: np.concatenate(rows), *kept) if tree.leaves(kept[0]) else {}
-    return Partial(summed(found, terms.layout, job.broadcast), found.weight, rows, new)
+    return Partial(summed(found, terms.layout.scale, job.broadcast), found.weight, rows, new)
 
 
 def _row(states: Tree, i: int) -> Tree:

@@ -44,9 +44,9 @@ def flat(value: Tree) -> Array:
     return np.concatenate(leaves) if leaves else np.zeros(1, np.float32)
 
 
-def summed(total: Total, layout: Layout, like: Tree) -> Tree:
-    """Return the sum of vectors as an exact int64 total in the shape of ``like``, in the steps of every other total."""
-    numbers, start = total.update << (exact.FRACTION_BITS - layout.scale), 0
+def summed(total: Total, scale: int, like: Tree) -> Tree:
+    """Return a sum in steps of ``2**-scale`` as an exact int64 total in the shape of ``like``, in the steps of every other total."""
+    numbers, start = total.update << (exact.FRACTION_BITS - scale), 0
 
     def leaf(x: Array) -> Array:
         nonlocal start
@@ -62,8 +62,8 @@ def flat_figures(metrics: Metrics, room: int) -> Array:
     numbers = np.concatenate(found) if found else np.zeros(0)
     if len(numbers) > room:
         raise ProtocolError(
-            f"The model's metrics are {len(numbers):,} sums, and the secure sum has room for {room:,}. "
-            f"Use SecureSum(figures={len(numbers)})."
+            f"The model's metrics are {len(numbers):,} sums, and the hidden sum has room for {room:,}. "
+            f"Let SecureSum or Encrypted have figures={len(numbers)}."
         )
     return np.concatenate([numbers, np.zeros(room - len(numbers))])
 

@@ -141,6 +141,12 @@ class Ledger:
         with self._store.transaction(durable=False) as rows:
             put(rows, t.stages, values)
 
+    def forget_stage(self, round: int, purpose: Purpose) -> None:
+        """Forget a stage that is to begin anew, and its uploads."""
+        with self._store.transaction() as rows:
+            for table in (t.stages, t.uploads):
+                rows.execute(sa.delete(table).where(self._at(table, round, purpose)))
+
     def uploads(self, round: int, purpose: Purpose) -> dict[str, tuple[Claim, Committed | None]]:
         """Return every upload of a stage and its commit."""
         with self._store.transaction(durable=False) as rows:

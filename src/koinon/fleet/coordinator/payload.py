@@ -18,9 +18,12 @@ from koinon.core.types import Metrics
 from koinon.errors import FormatError, StoreError
 from koinon.fleet.coordinator.deferred import Deferred
 from koinon.fleet.coordinator.spool import Upload
+from koinon.fleet.wire.encrypted_terms import CIPHERTEXTS, PAD, PAD_BYTES
 from koinon.fleet.wire.secure_terms import BODY, TAIL
 from koinon.fleet.wire.update_file import METRICS, UPDATE
 from koinon.metrics import EXAMPLES
+from koinon.privacy.encrypted_sum.ciphertexts import update_bytes
+from koinon.privacy.encrypted_sum.pads import Round
 from koinon.privacy.secure_sum.layout import Layout
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.round.client import decode, encode, initial_state
@@ -60,6 +63,13 @@ class Expected:
         vector = layout.zero()
         known = {name: (x.dtype, x.shape) for name, x in ((BODY, vector.body), (TAIL, vector.tail))}
         return cls(algorithm, {BODY: None, TAIL: None}, known, finish, masked=True)
+
+    @classmethod
+    def of_encrypted(cls, algorithm: Algorithm, round: Round, finish: Callable[[Metrics], Any] = dict) -> Expected:
+        """Return what is expected of ciphertexts and a sealed pad."""
+        size = update_bytes(round.parameters)
+        known = {CIPHERTEXTS: (np.dtype("u1"), (size,)), PAD: (np.dtype("u1"), (PAD_BYTES,))}
+        return cls(algorithm, dict.fromkeys(known), known, finish, masked=True)
 
     @property
     def most_bytes(self) -> int:
@@ -125,6 +135,11 @@ class Received:
         """Return the masked vector."""
         stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
         return Vector(self.upload.read(stored[BODY]), self.upload.read(stored[TAIL]))
+
+    def encrypted(self) -> tuple[memoryview, memoryview]:
+        """Return the ciphertexts and the sealed pad."""
+        stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
+        return self.upload.read(stored[CIPHERTEXTS]).data, self.upload.read(stored[PAD]).data
 
     def value(self, expected: Expected) -> Tree:
         """Return the decoded update, all of it in memory."""

@@ -22,6 +22,7 @@ from koinon.core.types import Job, Partial, Purpose, Rows, Variables
 from koinon.errors import CompositionError
 from koinon.fleet.coordinator import replies
 from koinon.fleet.coordinator.chain import Models, ReceiptChain, Sum
+from koinon.fleet.coordinator.encrypted import EncryptedRound, encrypted_round, show
 from koinon.fleet.coordinator.ledger import RoundRow
 from koinon.fleet.coordinator.payload import Expected, Received, total
 from koinon.fleet.coordinator.run import FleetRun
@@ -29,6 +30,7 @@ from koinon.fleet.coordinator.secure_sum import Office, SecureRound
 from koinon.fleet.coordinator.stage import Settled, StageJob
 from koinon.fleet.coordinator.total_digest import TotalDigest
 from koinon.fleet.wire.abilities import OFFERS
+from koinon.privacy.secure_sum.layout import Total
 from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import unmask
 from koinon.privacy.secure_sum.terms import NO_ROSTER
@@ -62,6 +64,7 @@ class FleetRuntime:
         self._sums = TotalDigest()
         self._later = ThreadPoolExecutor(1)
         self._last = ""  # the blob of the server's state before this round
+        self._shown = ""  # the key holder's public key, as a blob
 
     # Runtime
 
@@ -74,8 +77,6 @@ class FleetRuntime:
     def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Return the exact total of those who answered, one row each, and why the others did not."""
         blob = self._written(job.broadcast)
-        secure = self._secure(plan, job)
-        expected = self._expect(plan, job) if secure is None else self._expect_masked(plan, secure)
         members = self._run.members
         key = partial(self._key, job.round)
         size = self._run.ledger.blobs.path(blob).stat().st_size
@@ -84,14 +85,19 @@ class FleetRuntime:
         least = _least(aggregator) if train and job.cohort else 1
         cohort = max(job.cohort, least)  # others take part where a draw is too small for the aggregator
         newcomers = train and not self._private  # who is drawn is what is accounted
+        secure = self._secure(plan, job, cohort)
+        expected = self._expect(plan, job) if secure is None else self._expect_hidden(plan, secure)
         essential = (self._run.wait_for_named(aggregator.trusted),) if train and isinstance(aggregator, Rooted) else ()
         if secure is not None:
-            least, newcomers = secure.minimum, False  # the masks are among those who are asked
+            least, newcomers = (
+                secure.minimum,
+                newcomers and isinstance(secure, EncryptedRound),
+            )  # masks know who is asked
         stage = StageJob(job.round, job.purpose, blob, size, cohort, key, expected, least, newcomers, essential, secure)
         draw = [members[i].client for i in job.tasks.clients.tolist()]
         if job.following is not None:  # drawn while the clients work
             self._later.submit(job.following)
-        settled = self._run.settled(stage, draw, [] if secure else self._reserve(job, set(draw)))
+        settled, found = self._settled(stage, draw, self._reserve(job, set(draw)))
         self._stages[job.purpose] = stage, settled
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)
@@ -100,7 +106,7 @@ class FleetRuntime:
             if aggregator.needs is not Needs.SUM:
                 return self._apart(plan, job, settled.received, rows)
         if secure is not None:
-            return self._unmasked(job, secure, settled.received, rows)
+            return self._hidden(job, _scale(secure), found or self._unmasked(secure, settled.received), rows)
         accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
         summed = total(expected, accepted, self._sums)
         return Partial(summed, sum(part.weight for part in accepted), rows)
@@ -116,36 +122,68 @@ class FleetRuntime:
                 room.absorb(place, part.value(expected), part.weight)
         return partial_of(aggregator, job, room.kept, rows, {})
 
-    def _secure(self, plan: Plan, job: Job) -> SecureRound | None:
-        """Return the messages of this stage's secure sum, where the channel has one."""
+    def _settled(self, stage: StageJob, draw: Sequence[str], reserve: Sequence[str]) -> tuple[Settled, Total | None]:
+        """Return a stage that is over and, if it was encrypted, its sum: nothing is over that cannot be decrypted."""
+        secure, run = stage.secure, self._run
+        if not isinstance(secure, EncryptedRound):
+            return run.settled(stage, draw, [] if secure else reserve), None
+        while True:
+            settled = run.settled(stage, draw, reserve)
+            clients = {run.members[part.client].client for part in settled.received}
+            found = secure.decrypted(settled.received, partial(self._any_revoked, clients), self._rest)
+            if found is not None:
+                return settled, found
+            run.ledger.forget_stage(stage.round, stage.purpose)
+            secure.begin_anew()
+
+    def _any_revoked(self, clients: set[str]) -> bool:
+        return bool(self._run.snapshot()[0].revoked & clients)
+
+    def _secure(self, plan: Plan, job: Job, cohort: int) -> SecureRound | EncryptedRound | None:
+        """Return this stage's secure or encrypted sum, where the channel has one."""
+        office = self._office(job.round, job.purpose)
+        encrypted = encrypted_round(office, plan.algorithm, job, cohort, self._rest)
+        if encrypted is not None:
+            self._shown = show(encrypted.key, self._run.ledger.blobs)
+            return encrypted
         step = secure_sum_of(plan.algorithm)
         if step is None:
             return None
-        office = self._office(job.round, job.purpose)
         known = {"value": job.broadcast, "cohort": job.cohort, "roster": _digest(office.roster)}
         terms = partial(terms_of, plan.algorithm, self._run.key, job.round, job.purpose, **known)
         return SecureRound(office, terms, step.least)
 
-    def _expect_masked(self, plan: Plan, secure: SecureRound) -> Expected:
+    def _expect_hidden(self, plan: Plan, secure: SecureRound | EncryptedRound) -> Expected:
+        if isinstance(secure, EncryptedRound):
+            return Expected.of_encrypted(plan.algorithm, secure.round, plan.model.finish)
         return Expected.of_masked(plan.algorithm, secure.terms.layout, plan.model.finish)
 
-    def _unmasked(self, job: Job, secure: SecureRound, received: Sequence[Received], rows: Rows) -> Partial:
+    def _unmasked(self, secure: SecureRound | EncryptedRound, received: Sequence[Received]) -> Total:
         """Return the sum of the masked vectors without its masks: all that is ever known of them."""
+        assert isinstance(secure, SecureRound), "an encrypted sum is decrypted when its stage is over"
         clients = [self._run.members[part.client].client for part in received]
         server, layout = secure.opened(clients, self._waiting()), secure.terms.layout
         vector = layout.zero()
         for part in received:
             vector += part.vector()
         unmask(server, vector)
-        found = layout.decode(vector)
+        return layout.decode(vector)
+
+    def _hidden(self, job: Job, scale: int, found: Total, rows: Rows) -> Partial:
+        """Return what is known of a stage whose updates are hidden."""
         like = {name: column[0] for name, column in rows.metrics.items()}
         rows = replace(rows, metrics={}, pooled=unflat_figures(found.sums, like))
         if job.purpose is not Purpose.TRAIN:
             return Partial({}, found.weight, rows)
-        value = summed(found, layout, job.broadcast)
+        value = summed(found, scale, job.broadcast)
         for name, leaf in tree.items(value):
             self._sums(name, 0, leaf.reshape(-1))
         return Partial(value, found.weight, rows)
+
+    def _rest(self, what: str) -> None:
+        """Wait a moment for somebody who is not of this fleet, and say so."""
+        self._run.trouble.note(f"The run waits for {what}")
+        self._run.rest(1.0)
 
     def _waiting(self) -> Callable[[str], None]:
         """Return what waits a moment for a sum to be opened, and says so if it takes long."""
@@ -193,7 +231,7 @@ class FleetRuntime:
         self._run.forget(checkpoint.round, outcomes)
         self._stages = {}
         live = {blob, after.broadcast, after.variables} | ({best} if best else set())
-        self._written.keep(live, live | {self._last})
+        self._written.keep(live, live | {self._last, self._shown})
         self._last = blob
         self._later.submit(ledger.blobs.sync, blob)
         self._later.submit(ledger.blobs.clear)
@@ -256,6 +294,10 @@ class FleetRuntime:
         _, settled = self._stages[Purpose.TRAIN]
         made = {self._run.members[part.client].client for part in settled.received}
         return {c: c in made and not settled.commits[c].refused for c in settled.commits}
+
+
+def _scale(secure: SecureRound | EncryptedRound) -> int:
+    return secure.round.parameters.scale if isinstance(secure, EncryptedRound) else secure.terms.layout.scale
 
 
 def _digest(roster: Roster | None) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from koinon.core.types import Purpose
 from koinon.errors import FormatError, ProtocolError
+from koinon.fleet.coordinator.key_holder import KeyHolder
 from koinon.fleet.coordinator.mailbox import SERVER, Address, Mailbox
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.secure_terms import attempt_of, stage_name
@@ -37,6 +38,7 @@ class Office:
     round: int
     purpose: Purpose
     roster: Roster | None = None  # who may take part
+    holder: KeyHolder | None = None  # who decrypts an encrypted sum
 
     def at(self, attempt: int, stage: Stage) -> Address:
         """Return the address of a step of the protocol."""

@@ -10,6 +10,7 @@ from typing import Any
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
 from koinon.exact import LARGEST_WEIGHT
+from koinon.fleet.coordinator.encrypted import EncryptedRound
 from koinon.fleet.coordinator.ledger import Committed
 from koinon.fleet.coordinator.machine import Settle
 from koinon.fleet.coordinator.members import Members
@@ -37,7 +38,7 @@ class StageJob:
     least: int  # answers that are of any use
     newcomers: bool  # whether whoever joins meanwhile may take the place of one that is missing
     essential: tuple[str, ...] = ()  # clients without whose update all others are of no use
-    secure: SecureRound | None = None  # the messages of a secure sum, where updates come masked
+    secure: SecureRound | EncryptedRound | None = None  # where updates come masked or encrypted
 
     @property
     def folder(self) -> str:
@@ -94,7 +95,7 @@ class OpenStage:
         if weight != 1 and self.job.purpose is Purpose.TRAIN and self.job.expected.algorithm.private:
             raise Refusal(422, "malformed", "Every client weighs 1 in a private run: more would escape the clip.")
         if weight != 1 and self.job.secure is not None:
-            raise Refusal(422, "malformed", "A weight travels under the masks; beside them it is 1.")
+            raise Refusal(422, "malformed", "A weight travels under the masks, or encrypted; beside that it is 1.")
         job, size = self.job, upload.claim.size
         lines = (self._run, job.round, job.purpose.value, client, job.model, given, size, weight)
         if model != job.model or not key.signed(decoded(word["signature"]), signed_text("update", *lines)):
@@ -117,6 +118,8 @@ class OpenStage:
             job.expected.check(upload.layout(job.expected.limits))
             received = self._received(client, upload, weight)
             job.expected.check_metrics(received.metrics())
+            if isinstance(job.secure, EncryptedRound):
+                job.secure.examine(client, received)
             verdicts = received.verdicts(job.expected)
         except FileNotFoundError as error:
             raise Refusal(409, "conflict", "Another update was announced while this one was checked.") from error
@@ -129,11 +132,11 @@ class OpenStage:
         """Return the stage, over, with its updates in the order of the members.
 
         Where noise is added to their sum, they are on the disk: a power cut that lost some, when the model had been shown
-        already, would make it another sum under the same noise, and the difference of the two has none.
+        already, would make it another sum under the same noise, and the difference of the two has none. And where they are
+        encrypted: the key holder decrypts no other sum of a round than it has.
         """
-        if self.job.purpose is Purpose.TRAIN and any(
-            isinstance(s, CentralMechanism) for s in self.job.expected.algorithm.channel
-        ):
+        noisy = any(isinstance(step, CentralMechanism) for step in self.job.expected.algorithm.channel)
+        if isinstance(self.job.secure, EncryptedRound) or (noisy and self.job.purpose is Purpose.TRAIN):
             for client in settle.clients:
                 self.uploads[client].sync()
         received = [self._received(c, self.uploads[c], self.commits[c].weight) for c in settle.clients]

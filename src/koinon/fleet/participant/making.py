@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
+from koinon.channel.encrypted import encrypted_of
 from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine
 from koinon.core.types import Job, Payload, Purpose
 from koinon.fleet.participant.connection import Connection
+from koinon.fleet.participant.encrypted import Seal
 from koinon.fleet.participant.keep import Keep
 from koinon.fleet.participant.secure_sum import Place, SecureSums
 from koinon.fleet.wire.secure_terms import BODY, TAIL
@@ -46,16 +48,19 @@ class Maker:
         self._training, self._engine, self._keep = training, engine, keep
         self._connection, self._sums, self._run = connection, sums, run
         self._model: tuple[str, Tree] = ("", None)
+        self._seal = Seal(connection, keep.key)
 
     def made(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
         """Return what is asked for; None if it is not waited for any more, which ``still`` says.
 
-        An update with noise of this participant's own is made once and kept, and so is a masked one. Made anew after a
+        An update with noise of this participant's own is made once and kept, and so is a masked or an encrypted one. Made anew after a
         crash it would have other noise, or other numbers under the same masks, and the two together tell more than either.
         """
         algorithm = self._training.plan.algorithm
         if secure_sum_of(algorithm) is not None:
             return self._masked(work, still)
+        if encrypted_of(algorithm) is not None:
+            return self._encrypted(work)
         if work["purpose"] != Purpose.TRAIN.value or not adds_noise(algorithm):
             sent, state = self._computed(work)
             return Made(to_pieces(sent, self._salt(work)), int(sent.weight), state)
@@ -99,6 +104,18 @@ class Maker:
         else:  # a crash came between the file and the record
             after = self._sums.masked(state, vector)
         self._sums.write(place, after)
+        return Made([kept], 1, {})
+
+    def _encrypted(self, work: Mapping[str, Any]) -> Made:
+        """Return an update that only the key holder can open, and only in a sum; made once for each attempt."""
+        place = self._place(work)
+        name = digest(f"{place} {work['model']}".encode())
+        kept = self._keep.noisy(self._run, place.round, name)
+        if kept is None:
+            value = self._fetched(work["model"], int(work["bytes"]))
+            seal = self._seal.opened(self._training.plan.algorithm, place, value, int(work["cohort"]))
+            sent, own = self._computed(work)
+            kept = self._put(work, name, seal(sent), own)
         return Made([kept], 1, {})
 
     def _put(self, work: Mapping[str, Any], name: str, sent: Payload, state: Tree) -> bytes:

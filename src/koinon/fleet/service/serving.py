@@ -18,12 +18,14 @@ from typing import Any
 import sqlalchemy as sa
 from starlette.applications import Starlette
 
+from koinon.channel.encrypted import encrypted_of
 from koinon.core.events import Listener, RoundFinished, RoundRecord, RunFinished, RunStarted
 from koinon.core.execution import Plan
 from koinon.errors import ConfigurationError, FleetError, StoreError
 from koinon.fleet.coordinator import tables
 from koinon.fleet.coordinator.chain import ReceiptChain
 from koinon.fleet.coordinator.driver import Driven, Driver
+from koinon.fleet.coordinator.key_holder import KeyHolder
 from koinon.fleet.coordinator.mailbox import Address, Mailbox
 from koinon.fleet.coordinator.secure_sum import Office
 from koinon.fleet.coordinator.spool import Spool
@@ -184,7 +186,7 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     keys = parts.access.keys()
     chain = partial(ReceiptChain, opening, parts.key, ledger, run.members, keys)
     roster = None if settings.roster is None else draft(settings.roster)
-    office = partial(Office, parts.mailbox, keys, key, roster=roster)
+    office = partial(Office, parts.mailbox, keys, key, roster=roster, holder=_holder(app, settings))
     driven = Driven(run, training, app.engine, chain, office, _recorder(key, app, rounds))
     served = ServedRun(
         run=run,
@@ -201,6 +203,18 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
         roster=roster,
     )
     return served, Driver(driven)
+
+
+def _holder(app: ServedApp, settings: Settings) -> KeyHolder | None:
+    """Return who decrypts the app's sums. Raises ConfigurationError where nobody would."""
+    if encrypted_of(app.training.plan.algorithm) is None:
+        return None
+    if settings.keyholder is None:
+        raise ConfigurationError(
+            f"{app.name} encrypts its updates, and nobody is named who decrypts their sums. Give --keyholder LINK, which koinon "
+            "keyholder prints at another institution."
+        )
+    return KeyHolder(settings.keyholder)
 
 
 def _releases(app: ServedApp, plan: Plan, folder: Path) -> Releases | None:

@@ -12,11 +12,13 @@ from koinon.core.types import Purpose
 from koinon.errors import ConfigurationError, ProtocolError
 from koinon.fleet.wire.link import JoinLink
 from koinon.privacy.encrypted_sum.keys import PublicKey
-from koinon.privacy.encrypted_sum.pads import Round
+from koinon.privacy.encrypted_sum.pads import Round, SealedPad
 from koinon.tree import Tree
 
 CIPHERTEXTS, PAD = "ciphertexts", "pad"
 """What an encrypted update's two parts are called in its file: bytes, both."""
+PAD_BYTES = len(SealedPad("ed25519:" + 43 * "A", bytes(80), bytes(64)).to_bytes())
+"""Of a client whose name is its Ed25519 key."""
 ATTEMPTS = 256
 """How often a round may be asked for under another number, where the key holder could not decrypt one."""
 KEY, TERMS, SUM = "/v1/key", "/v1/terms", "/v1/sum"

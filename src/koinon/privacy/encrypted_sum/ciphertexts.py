@@ -14,12 +14,13 @@ import numpy as np
 from koinon.errors import FleetError, FormatError
 from koinon.privacy.encrypted_sum.binary import Reader
 from koinon.privacy.encrypted_sum.pads import Round
-from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, MODULUS, MODULUS_BITS
+from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, MODULUS, MODULUS_BITS, Parameters
 from koinon.tree import Array
 
 UPDATE, SUM = b"koinon encrypted update 1\n", b"koinon encrypted sum 1\n"
 SUM_BYTES = DEGREE * 2 * MODULUS_BITS // 8
 """Bytes of one summed ciphertext: all its bits are sent, for the one time that it travels."""
+_DIGEST_BYTES = 32
 _PLANES = ((32, "<u4"), (16, "<u2"), (8, "u1"))
 
 
@@ -55,6 +56,11 @@ def unpacked(planes: memoryview, dropped: int) -> Array:
 def reduced(words: Array) -> Array:
     """Return numbers below twice the modulus, reduced."""
     return np.minimum(words, words - np.uint64(MODULUS))  # what would be negative wraps to more
+
+
+def update_bytes(parameters: Parameters) -> int:
+    """Return the bytes of what a client sends into the sum."""
+    return len(UPDATE) + _DIGEST_BYTES + parameters.ciphertext_bytes * parameters.ciphertexts
 
 
 class EncryptedSum:

@@ -1,0 +1,58 @@
+"""A participant's half of an encrypted sum: it encrypts under the app's key holder's key, pads, signs, and has spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from koinon.channel.encrypted import encrypted_of
+from koinon.core.algorithm import Algorithm
+from koinon.core.types import Payload
+from koinon.errors import FormatError
+from koinon.fleet.participant.connection import Connection
+from koinon.fleet.participant.secure_sum import Place
+from koinon.fleet.wire.encrypted_terms import CIPHERTEXTS, PAD, round_of
+from koinon.fleet.wire.signatures import OwnKey
+from koinon.privacy.encrypted_sum.client import encrypted
+from koinon.privacy.encrypted_sum.keys import PublicKey
+from koinon.round.masked import flat, flat_figures
+from koinon.tree import Tree
+
+_LARGEST_KEY = 1 << 18
+
+
+class Seal:
+    """Encrypts for one key holder; its public key comes by way of the coordinator, and its fingerprint is the app's."""
+
+    def __init__(self, connection: Connection, key: OwnKey) -> None:
+        self._connection, self._own = connection, key
+        self._holder: PublicKey | None = None
+
+    def opened(self, algorithm: Algorithm, place: Place, value: Tree, cohort: int) -> Callable[[Payload], Payload]:
+        """Return what encrypts an update for an attempt at a sum. Raises FormatError, ProtocolError, before it is computed."""
+        step = encrypted_of(algorithm)
+        assert step is not None, "the caller has seen it"
+        if self._holder is None:
+            self._holder = self._fetched(step.key)
+        holder, room = self._holder, step.figures
+        at = (algorithm, place.run, place.round, place.purpose, place.attempt)
+        round = round_of(*at, value=value, cohort=cohort, key=holder)
+
+        def seal(sent: Payload) -> Payload:
+            numbers = flat(sent.value), int(sent.weight), flat_figures(sent.metrics, room).tolist()
+            out = encrypted(round, [holder], self._own.public.text, numbers, self._own.sign)
+            parts = {
+                CIPHERTEXTS: np.frombuffer(out.update, np.uint8),
+                PAD: np.frombuffer(out.pads[0].to_bytes(), np.uint8),
+            }
+            shapes = {name: np.zeros(np.shape(sums)) for name, sums in sent.metrics.items()}
+            return Payload(parts, np.float32(1), shapes)
+
+        return seal
+
+    def _fetched(self, fingerprint: str) -> PublicKey:
+        size = self._connection.size(fingerprint)
+        if size > _LARGEST_KEY:
+            raise FormatError(f"A key holder's public key has at most {_LARGEST_KEY:,} bytes; {size:,} were announced.")
+        return PublicKey.from_bytes(bytes(self._connection.download(fingerprint, size)))
