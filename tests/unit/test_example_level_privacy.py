@@ -206,6 +206,25 @@ def test_an_example_that_is_not_finite_is_dropped_and_counted_and_its_client_sta
     assert all(np.isfinite(leaf).all() for leaf in tree.leaves(run.params))
 
 
+def test_each_gradient_is_clipped_by_its_own_norm_whatever_the_others_are() -> None:
+    draw = np.random.default_rng(0)
+    x = (draw.normal(size=(8, 5)) * 10.0 ** np.arange(-4, 4)[:, None]).astype(np.float32)
+    x[6, 2] = np.nan
+    y, mask = draw.integers(0, 2, 8).astype(np.float32), np.float32([1, 1, 1, 1, 1, 0, 1, 1])
+    model, norm = apps.model(), np.float32(0.6)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(keys.root(0))["params"])
+    total, sums = model.clipped_gradient({"params": params, "state": {}}, Batch(x, y, mask, KEY), norm)
+    wanted, lengths = tree.zeros(jax.tree.map(np.float64, params)), []
+    for i in (0, 1, 2, 3, 4, 7):
+        own = jax.grad(lambda p, i=i: apps.loss(p, x[i : i + 1], y[i : i + 1])[0])(params)
+        lengths.append(float(tree.sum_of_squares(own)) ** 0.5)
+        wanted = tree.add(wanted, tree.scale(jax.tree.map(np.float64, own), min(1.0, norm / lengths[-1])))
+    assert min(lengths) < norm < max(lengths)
+    for found, leaf in zip(tree.leaves(total), tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(found, leaf, rtol=1e-4, atol=1e-6)
+    assert (float(sums["examples"]), float(sums["dropped"])) == (6, 1)
+
+
 def shared(params: Any, x: Any) -> Any:
     return jnp.tanh(x @ params["a"]) @ params["a"].T @ params["b"]
 
