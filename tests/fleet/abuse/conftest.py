@@ -48,9 +48,11 @@ def stage(_shared: list[scene.Scene], stages: Callable[[], scene.Scene]) -> scen
 
 
 @pytest.fixture
-def own_stage(stages: Callable[[], scene.Scene]) -> scene.Scene:
+def own_stage(stages: Callable[[], scene.Scene]) -> Iterator[scene.Scene]:
     """A run of this test alone, which may end it."""
-    return stages()
+    own = stages()
+    yield own
+    own.fleet.coordinator.kill()
 
 
 @pytest.fixture
