@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from koinon import exact
-from koinon.channel.hidden_sum import on_grid, refuse_what_cannot_be_hidden
+from koinon.channel.hidden_sum import on_grid, refuse_what_cannot_be_hidden, short
 from koinon.core.algorithm import Algorithm
 from koinon.core.ranges import whole
 from koinon.core.types import Context
@@ -20,7 +20,7 @@ _KEY_DIGITS = 64
 _TYPICAL_COHORT = 10
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Encrypted:
     """Show the server only the sum of a round's updates, weights and metric sums, as a key holder decrypts it.
 
@@ -53,6 +53,9 @@ class Encrypted:
                 f"Encrypted has at most {exact.FRACTION_BITS} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
                 f"found {self!r}."
             )
+
+    def __repr__(self) -> str:
+        return short(self)
 
     def check(self, wire: Wire) -> Wire:
         """Return the facts of ciphertexts; refuse what is unbounded, coded or hidden already."""

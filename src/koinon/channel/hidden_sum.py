@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from koinon import tree
 from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError
@@ -33,3 +36,9 @@ def refuse_what_cannot_be_hidden(step: object, wire: Wire) -> None:
             f"{step!r} needs a bounded update, or its sum could wrap. Put Clip before it, after all that may lengthen "
             "an update."
         )
+
+
+def short(step: Any) -> str:
+    """Return a step as one would write it: without the fields that have their defaults."""
+    own = (field for field in fields(step) if getattr(step, field.name) != field.default)
+    return f"{type(step).__name__}({', '.join(f'{field.name}={getattr(step, field.name)!r}' for field in own)})"

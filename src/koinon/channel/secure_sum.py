@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from koinon import exact
-from koinon.channel.hidden_sum import on_grid, refuse_what_cannot_be_hidden
+from koinon.channel.hidden_sum import on_grid, refuse_what_cannot_be_hidden, short
 from koinon.core.algorithm import Algorithm
 from koinon.core.ranges import whole
 from koinon.core.types import Context
@@ -15,14 +15,14 @@ from koinon.errors import ConfigurationError
 from koinon.tree import Tree
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SecureSum:
     """Show the server only the sum of a round's updates, weights and metric sums.
 
     Numbers are cut to multiples of ``2**-fraction_bits``, towards 0, so that no norm grows. Weights are whole numbers up
-    to ``largest_weight``: a client that weighs more does not take part. Fewer than ``least`` clients are never added up. What travels is masked in
-    the narrowest ring of 16, 32 or 64 bits in which no sum of the cohort wraps (Bonawitz et al., "Practical Secure
-    Aggregation", CCS 2017). In simulation nothing is masked: the very sum that the masks would leave is computed, and
+    to ``largest_weight``: a client that weighs more does not take part. There is room for ``figures`` metric sums. Fewer
+    than ``least`` clients are never added up. What travels is masked in the narrowest ring of 16, 32 or 64 bits in which no sum of the cohort wraps (Bonawitz et al., "Practical
+    Secure Aggregation", CCS 2017). In simulation nothing is masked: the very sum that the masks would leave is computed, and
     figures of single clients are dropped. ``simulate="protocol"`` runs the real messages in memory, to the same bits.
     """
 
@@ -44,6 +44,9 @@ class SecureSum:
                 f"SecureSum has at most {exact.FRACTION_BITS} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
                 f"found {self!r}."
             )
+
+    def __repr__(self) -> str:
+        return short(self)
 
     def check(self, wire: Wire) -> Wire:
         """Return the facts of hidden integers; refuse what is unbounded, coded or hidden already."""
