@@ -333,4 +333,5 @@ def _plain(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     if "RemoteDisconnected" in str(reason):
         return "closes the connection without a word: if it always does, it may ask for --certificate and --key"
-    return f"cannot be reached: {type(reason).__name__}: {str(reason)[:160]}"
+    cause = reason.__cause__ or reason  # urllib3 wraps what the system says
+    return f"cannot be reached: {type(cause).__name__}: {str(cause)[:160]}"

@@ -43,6 +43,7 @@ _LAST_SECONDS = 10.0
 _TROUBLE_SECONDS = 5.0
 _FAREWELL_SECONDS = 600.0  # that a run's last words are waited for
 _RECEIPTS_SECONDS = 1.0  # between two fetches
+_PROGRESS_SECONDS = 60.0  # between two words on it
 _SEND_AGAIN = ("corrupt", "incomplete", "unknown", "too_large")  # damaged on its way, or a coordinator began anew
 _SEND_AGAIN_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
 _IS_OVER = ("over", "refused", "conflict")  # a round that needs nothing more of this participant
@@ -104,7 +105,7 @@ class Participant:
         self._connection.renew = self._session
         self._run, self._chunk_bytes = "", 0
         self._maker: Maker
-        self._receipts, self._fetched_at = 0, -math.inf
+        self._receipts, self._fetched_at, self._said_at = 0, -math.inf, -math.inf
 
     def take_part(self) -> Ended:
         """Work until the run is over."""
@@ -283,6 +284,9 @@ class Participant:
         if made is None or not self._send(work, made.pieces, made.weight, made.state):
             return False
         self._maker.open(work)
+        if time.monotonic() > self._said_at + _PROGRESS_SECONDS:
+            self._say(f"Round {work['round']}: an update is sent")
+            self._said_at = time.monotonic()
         return True
 
     def _still_asked(self, work: Mapping[str, Any]) -> bool:
