@@ -38,7 +38,13 @@ FLOORS = {
     "cli": 10,
     "koinon": 11,  # the face: names only
 }
-SIDES = {"wire": set(), "participant": {"wire"}, "coordinator": {"wire"}, "service": {"wire", "coordinator"}}
+SIDES = {
+    "wire": set(),
+    "participant": {"wire"},
+    "coordinator": {"wire"},
+    "service": {"wire", "coordinator"},
+    "keyholder": {"wire", "service"},  # of the service what serves, and nothing of the coordinator: tested below
+}
 """What each room of the fleet may know of the others: the two sides share nothing but the wire."""
 SAME_FLOOR = {
     # The foundation is one floor of single files: keys, sums and metrics are written on trees.
@@ -85,6 +91,15 @@ def test_the_two_sides_of_the_fleet_share_nothing_but_the_wire(module: Module) -
         if name.startswith("koinon.fleet."):
             other = name.split(".")[2]
             assert other == side or other in SIDES[side], f"{module}:{line}: {side} imports {name}"
+
+
+def test_a_key_holder_has_nothing_of_a_coordinator() -> None:
+    code = (
+        "import sys, koinon.fleet.keyholder.serving; "
+        "print([m for m in sys.modules if m == 'sqlalchemy' or m.startswith('koinon.fleet.coordinator')])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.strip() == "[]"
 
 
 def test_no_module_imports_in_a_circle_typing_included() -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from fleet.processes import Fleet, Process, free_port, simulated
+from koinon.fleet.wire.signatures import OwnKey
+from koinon.privacy.secure_sum.roster import Roster
 
 pytest.importorskip("tenseal", reason="needs koinon[he]")
 
@@ -84,13 +86,27 @@ def receipts(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line)["receipt"] for line in noted.read_text().splitlines()]
 
 
-def test_the_key_holder_decrypts_the_sum_of_the_simulation_whoever_dies(tmp_path: Path, holder: Holder) -> None:
-    with federation(tmp_path, holder, ROUNDS="8") as fleet:
+def decided(holder: Holder, name: str) -> dict[str, int]:
+    """Return the last number of each run that a file of a key holder names."""
+    found = json.loads((holder.store / name).read_text())
+    return {run: n if isinstance(n, int) else n[0] for run, n in found.get("rounds", found).items()}
+
+
+@pytest.mark.parametrize("spoiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_key_holder_decrypts_the_sum_of_the_simulation_whoever_dies(
+    spoiled: bool, tmp_path: Path, holder: Holder
+) -> None:
+    with federation(tmp_path, holder, ROUNDS="6") as fleet:
         fleet.reaches(1, 60)
         holder.kill()
-        mortal(holder, holder.store, 9)  # what it decrypts is written down, and the answer has not left
+        mortal(holder, holder.store, 13)  # of its changes the one after which its answer would leave
         assert holder.start().wait(60) == -signal.SIGKILL, holder.said()
+        assert decided(holder, "answered.json") != decided(holder, "released.json")
         holder.environment["DIES_AT"] = "0"
+        if spoiled:  # as it is after a sum that was none: this number is over, under whatever request
+            numbers = decided(holder, "answered.json")
+            rounds = {run: [number, "0" * 64] for run, number in numbers.items()}
+            (holder.store / "answered.json").write_text(json.dumps({"format": 1, "rounds": rounds}))
         fleet.participants["lyon"].kill()
         fleet.until("the run says what it waits for", lambda: "key holder" in str(fleet.run()["waits_for"]), 30)
         fleet.coordinator.kill()
@@ -99,11 +115,55 @@ def test_the_key_holder_decrypts_the_sum_of_the_simulation_whoever_dies(tmp_path
         fleet.participants["lyon"].start()
         digest = fleet.finishes(100)
         assert all(row["cohort"] == 4 and not row["lost"] for row in fleet.run()["history"])
-        fleet.until("paris has it all", lambda: len(receipts(tmp_path / "paris")) == 8, 30)
-    assert digest == simulated(APP, tmp_path, (), {"HOLDER": holder.key, "ROUNDS": "8"})
+        assert ("is asked for anew" in fleet.coordinator.said(ever=True)) is spoiled
+        fleet.until("paris has it all", lambda: len(receipts(tmp_path / "paris")) == 6, 30)
+    assert digest == simulated(APP, tmp_path, (), {"HOLDER": holder.key, "ROUNDS": "6"})
     for receipt in receipts(tmp_path / "paris"):
         assert receipt["aggregate"]
         assert [entry["commit"]["weight"] for entry in receipt["train"]] == [1] * 4  # type: ignore[index, attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["coordinator", "lyon", "keyholder"])
+def test_who_dies_and_comes_back_changes_nothing(victim: str, tmp_path: Path, holder: Holder) -> None:
+    deaths, draw = 12, random.Random(7)
+    rounds = str(4 + 2 * deaths)
+    with federation(tmp_path, holder, ROUNDS=rounds) as fleet:
+        fleet.reaches(1, 60)
+        process = {"coordinator": fleet.coordinator, "keyholder": holder, **fleet.participants}[victim]
+        process.kill()
+        for _ in range(deaths):
+            mortal(process, tmp_path / victim, draw.randint(1, 40))
+            assert process.start().wait(60) == -signal.SIGKILL, f"{victim} ended by itself\n{process.said()}"
+        process.environment["DIES_AT"] = "0"
+        process.start()
+        digest = fleet.finishes(200)
+        assert all(not row["lost"] and not row["refused"] for row in fleet.run()["history"])
+    assert digest == simulated(APP, tmp_path, (), {"HOLDER": holder.key, "ROUNDS": rounds})
+
+
+@pytest.mark.slow
+def test_who_is_not_on_the_key_holders_list_is_in_no_sum(tmp_path: Path) -> None:
+    members = {name: OwnKey.at(tmp_path / name / "identity.key").public.text for name in NAMES[:3]}
+    file, signer = tmp_path / "roster", OwnKey(bytes(32))
+    file.write_bytes(Roster(federation="south", members=members).signed(signer.sign))
+    one = Holder(tmp_path, options=("--roster", str(file), "--roster-key", signer.public.text))
+    one.serve()
+    try:
+        with federation(tmp_path, one, HERE="3", ROUNDS="4") as fleet:
+            refused = "is not on the key holder's list"
+            fleet.until("the key holder refuses", lambda: refused in str(fleet.run()["waits_for"]), 60)
+            fleet.participants["paris"].kill()
+            revoked = Process("revoke", ["revoke", str(fleet.store), "paris"], tmp_path).start()
+            assert revoked.wait(60) == 0, revoked.said()
+            fleet.finishes(100)
+            fleet.until("lyon has it all", lambda: len(receipts(tmp_path / "lyon")) == 4, 30)
+    finally:
+        one.kill()
+    for receipt in receipts(tmp_path / "lyon"):
+        made = {entry["name"] for entry in receipt["train"] if entry["reason"] is None}  # type: ignore[attr-defined]
+        assert len(made) >= 3
+        assert made <= set(NAMES[:3])
 
 
 def test_another_key_holder_is_waited_for_and_not_believed(tmp_path: Path, holder: Holder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from koinon.core.wire import Wire
+from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError
 from koinon.privacy.secure_sum.roster import Roster
 
@@ -24,6 +24,11 @@ class Floors:
             raise CompositionError(
                 f"This participant's updates must not be longer than {self.norm:g}, and the app's channel bounds them by "
                 f"{wire.l2_bound}. Put Clip({self.norm:g}) into the channel, or change --largest-norm."
+            )
+        if self.roster is not None and wire.domain is Domain.CIPHERTEXT:
+            raise CompositionError(
+                f"This participant has a roster, and {wire.opaque_by} is decrypted by a key holder: the roster that counts is the key "
+                "holder's (koinon keyholder --roster). Ask it, and leave out --roster here."
             )
         if self.roster is not None and wire.opaque_by is None:
             raise CompositionError(
