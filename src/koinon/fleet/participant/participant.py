@@ -26,7 +26,7 @@ from koinon.fleet.participant.secure_sum import SecureSums
 from koinon.fleet.participant.sending import send
 from koinon.fleet.wire.abilities import OFFERS
 from koinon.fleet.wire.claim import Claim
-from koinon.fleet.wire.codecs import CODECS
+from koinon.fleet.wire.codecs import known
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.pieces import Pieces
 from koinon.fleet.wire.receipts import canonical
@@ -198,11 +198,10 @@ class Participant:
             f"{name}_examples": int(data.span(only, held_out=held_out)[1][0])
             for name, held_out in (("train", False), ("held_out", True))
         }
-        hidden = (
-            hiding(part.training.plan.algorithm) is not None
-        )  # then weights, which are such counts, are under masks
+        algorithm = part.training.plan.algorithm
+        hidden = hiding(algorithm) is not None  # then weights, which are such counts, are hidden, too
         said = {name: min(1, count) for name, count in counts.items()} if hidden else counts
-        body = {"app": own, **said, "codecs": list(CODECS), "versions": {}}
+        body = {"app": own, **said, "codecs": known(algorithm.wires()[-1][1]), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         floors = part.floors
         sums = SecureSums(self._connection, self._keep, self._enrolled.client, floors.cohort, floors.roster)
