@@ -79,7 +79,7 @@ def _announce(settings: Settings, office: Office, link: HolderLink, say: Callabl
     write_secret(path, f"{link}\n".encode())
     say(f"Key holder at {link.url}, from {settings.folder}")
     say(
-        f"Everybody's app says, by another way than the coordinator: Encrypted(key='{office.public.fingerprint.hex()}')"
+        f"Each app says, by another way than the coordinator: Encrypted(key='{office.public.fingerprint.hex()}')"
     )
     say(f"The public key is in {settings.folder / PUBLIC}")
     if new:
