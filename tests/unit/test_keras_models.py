@@ -324,7 +324,7 @@ def test_what_koinon_would_drop_in_silence_is_refused(make: Callable[[], Any], s
 
 def test_steps_that_a_mask_hides_do_not_count() -> None:
     draw = np.random.default_rng(0)
-    x, y = draw.integers(1, 6, (12, 7)), draw.integers(0, 3, (12, 7))
+    x, y = (draw.integers(*limits, (12, 7), np.int32) for limits in ((1, 6), (0, 3)))
     x[:, 4:] = 0
     stack = [layers.Input((7,), dtype="int32"), layers.Embedding(6, 4, mask_zero=True)]
     model = keras.Sequential([*stack, layers.LSTM(5, return_sequences=True), layers.Dense(3, "softmax")])
