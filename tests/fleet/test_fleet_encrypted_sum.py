@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def mortal(process: Process, folder: Path, dies_at: int) -> None:
     process.environment |= {"DIES_AT": str(dies_at), "DIES_UNDER": str(folder)}
 
 
-def receipts(folder: Path) -> list[dict[str, object]]:
+def receipts(folder: Path) -> list[dict[str, Any]]:
     """Return the receipts that a party has."""
     (noted,) = (folder / "receipts").iterdir()
     return [json.loads(line)["receipt"] for line in noted.read_text().splitlines()]
@@ -120,7 +121,7 @@ def test_the_key_holder_decrypts_the_sum_of_the_simulation_whoever_dies(
     assert digest == simulated(APP, tmp_path, (), {"HOLDER": holder.key, "ROUNDS": "6"})
     for receipt in receipts(tmp_path / "paris"):
         assert receipt["aggregate"]
-        assert [entry["commit"]["weight"] for entry in receipt["train"]] == [1] * 4  # type: ignore[index, attr-defined]
+        assert [entry["commit"]["weight"] for entry in receipt["train"]] == [1] * 4
 
 
 @pytest.mark.slow
@@ -161,7 +162,7 @@ def test_who_is_not_on_the_key_holders_list_is_in_no_sum(tmp_path: Path) -> None
     finally:
         one.kill()
     for receipt in receipts(tmp_path / "lyon"):
-        made = {entry["name"] for entry in receipt["train"] if entry["reason"] is None}  # type: ignore[attr-defined]
+        made = {entry["name"] for entry in receipt["train"] if entry["reason"] is None}
         assert len(made) >= 3
         assert made <= set(NAMES[:3])
 

@@ -17,7 +17,6 @@ from koinon.privacy.encrypted_sum.trust import statement
 from koinon.tree import Tree
 
 _KEY_DIGITS = 64
-_TYPICAL_COHORT = 10
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -79,8 +78,8 @@ class Encrypted:
         return payload
 
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
-        """Return the bytes of an update's ciphertexts where 10 clients send numbers of at most 1."""
-        found = self.parameters(values=max(1, sum(sizes.values())), cohort=_TYPICAL_COHORT, bound=1.0)
+        """Return the bytes of an update's ciphertexts where ``least`` clients send numbers of at most 1: of more, more."""
+        found = self.parameters(values=max(1, sum(sizes.values())), cohort=self.least, bound=1.0)
         return found.ciphertexts * found.ciphertext_bytes
 
     def parameters(self, *, values: int, cohort: int, bound: float, uniform: bool = False) -> Parameters:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -33,11 +34,14 @@ class Office:
     secret: SecretKey
     roster: Roster | None
     _answered: Answered
-    _released: dict[str, int] = field(default_factory=dict)  # run -> the last number whose sum was let out
+    _released: dict[str, int]  # run -> the last number whose sum was let out
+    _say: Callable[[str], None]
 
     @classmethod
-    def open(cls, folder: Path, floor: int, roster: Roster | None) -> Self:
-        """Return the office of a folder, its keys made with this floor if it has none.
+    def open(
+        cls, folder: Path, floor: int, roster: Roster | None, say: Callable[[str], None] = lambda line: None
+    ) -> Self:
+        """Return the office of a folder, its keys made with this floor if it has none; ``say`` is told of every answer.
 
         Raises ConfigurationError for keys of another floor, StoreError, FormatError for a folder that is not whole.
         """
@@ -55,7 +59,7 @@ class Office:
                 "part of the key: leave --floor as it was, or make new keys in another folder."
             )
         released = json.loads(_read(folder / _RELEASED))
-        return cls(folder, secret, roster, Answered.from_bytes(_read(folder / _ANSWERED)), released)
+        return cls(folder, secret, roster, Answered.from_bytes(_read(folder / _ANSWERED)), released, say)
 
     @property
     def public(self) -> PublicKey:
@@ -86,11 +90,13 @@ class Office:
         except FormatError:
             raise
         except FleetError as error:
+            self._say(f"Refused, round {number // ATTEMPTS} of {run!r}: {error}")
             raise Refusal(409, "spoiled" if over else "refused", str(error)) from error
         if self._released.get(run) != number:
             released = {**self._released, run: number}
             _write(self.folder / _RELEASED, json.dumps(released, sort_keys=True).encode())
             self._released = released
+            self._say(f"Decrypted round {number // ATTEMPTS} of {run!r}: the sum of {totals.clients} clients")
         return totals.to_bytes()
 
     def _refuse_a_second_sum(self, run: str, number: int) -> None:

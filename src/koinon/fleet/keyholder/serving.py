@@ -56,7 +56,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     """Serve until the process is told to end. ``say`` is told the key's fingerprint and what the coordinator needs."""
     with ExitStack() as undo:
         undo.callback(os.close, lock(settings.folder))
-        office = Office.open(settings.folder, settings.floor, settings.roster)
+        office = Office.open(settings.folder, settings.floor, settings.roster, say)
         bound = undo.enter_context(_socket(settings.host, settings.port))
         url = settings.url or _url(settings.host, bound.getsockname()[1])
         names = ["localhost", "127.0.0.1", socket.gethostname(), urlsplit(url).hostname or ""]
@@ -78,9 +78,7 @@ def _announce(settings: Settings, office: Office, link: HolderLink, say: Callabl
     new = not path.exists()
     write_secret(path, f"{link}\n".encode())
     say(f"Key holder at {link.url}, from {settings.folder}")
-    say(
-        f"Each app says, by another way than the coordinator: Encrypted(key='{office.public.fingerprint.hex()}')"
-    )
+    say(f"Each app says, by another way than the coordinator: Encrypted(key='{office.public.fingerprint.hex()}')")
     say(f"The public key is in {settings.folder / PUBLIC}")
     if new:
         say(f"The coordinator, and nobody else, gets: koinon serve APP_FILE --keyholder '{link}'")
