@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -26,16 +25,15 @@ SECRET, PUBLIC = "secret.key", "public.key"
 _ANSWERED, _RELEASED = "answered.json", "released.json"
 
 
-@dataclass
 class Office:
     """Answers one request after the other. ``roster`` says which clients there are; without it every key is one."""
 
-    folder: Path
-    secret: SecretKey
-    roster: Roster | None
-    _answered: Answered
-    _released: dict[str, int]  # run -> the last number whose sum was let out
-    _say: Callable[[str], None]
+    def __init__(
+        self, folder: Path, secret: SecretKey, roster: Roster | None, state: tuple[Answered, dict[str, int]],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._folder, self._secret, self.roster, self._say = folder, secret, roster, say
+        self._answered, self._released = state  # the latter: run -> the last number whose sum was let out
 
     @classmethod
     def open(
@@ -59,12 +57,12 @@ class Office:
                 "part of the key: leave --floor as it was, or make new keys in another folder."
             )
         released = json.loads(_read(folder / _RELEASED))
-        return cls(folder, secret, roster, Answered.from_bytes(_read(folder / _ANSWERED)), released, say)
+        return cls(folder, secret, roster, (Answered.from_bytes(_read(folder / _ANSWERED)), released), say)
 
     @property
     def public(self) -> PublicKey:
         """What everybody may have, and the clients pin."""
-        return self.secret.public
+        return self._secret.public
 
     def answer(self, body: bytes) -> bytes:
         """Return the totals that a request asks for; the same request again has the same answer.
@@ -80,13 +78,13 @@ class Office:
         def keep(answered: Answered) -> None:
             nonlocal over
             if answered != self._answered:
-                _write(self.folder / _ANSWERED, answered.to_bytes())
+                _write(self._folder / _ANSWERED, answered.to_bytes())
             self._answered, over = answered, True
 
         latest, known = self._answered.rounds.get(run, (-1, ""))
         over = number == latest and request.digest != known and self._released.get(run) != number
         try:
-            totals = KeyHolder(secret=self.secret, verify=self._verify).answer(request, self._answered, keep)
+            totals = KeyHolder(secret=self._secret, verify=self._verify).answer(request, self._answered, keep)
         except FormatError:
             raise
         except FleetError as error:
@@ -94,7 +92,7 @@ class Office:
             raise Refusal(409, "spoiled" if over else "refused", str(error)) from error
         if self._released.get(run) != number:
             released = {**self._released, run: number}
-            _write(self.folder / _RELEASED, json.dumps(released, sort_keys=True).encode())
+            _write(self._folder / _RELEASED, json.dumps(released, sort_keys=True).encode())
             self._released = released
             self._say(f"Decrypted round {number // ATTEMPTS} of {run!r}: the sum of {totals.clients} clients")
         return totals.to_bytes()

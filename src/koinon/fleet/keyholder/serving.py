@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,15 +88,12 @@ def _announce(settings: Settings, office: Office, link: HolderLink, say: Callabl
         say(f"  {line}")
 
 
-@dataclass
 class _Calls:
     """What a coordinator may call; everything but the certificate's authority needs the token."""
 
-    office: Office
-    token: str
-    certificate: ServerCertificate
-    strangers: Strangers = field(default_factory=lambda: Strangers(time.monotonic))
-    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    def __init__(self, office: Office, token: str, certificate: ServerCertificate) -> None:
+        self._office, self._token, self._certificate = office, token, certificate
+        self._strangers, self._busy = Strangers(time.monotonic), asyncio.Lock()
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -116,18 +113,18 @@ class _Calls:
 
     async def authority(self, request: Request) -> Response:
         """Return the certificate that a coordinator compares with its link."""
-        assert self.certificate.authority is not None, "the certificate is the key holder's own"
-        return PlainTextResponse(self.certificate.authority.read_text(), media_type="application/x-pem-file")
+        assert self._certificate.authority is not None, "the certificate is the key holder's own"
+        return PlainTextResponse(self._certificate.authority.read_text(), media_type="application/x-pem-file")
 
     async def key(self, request: Request) -> Response:
         """Return the public key."""
         self._admit(request)
-        return Response(self.office.public.to_bytes(), media_type=_BYTES)
+        return Response(self._office.public.to_bytes(), media_type=_BYTES)
 
     async def terms(self, request: Request) -> Response:
         """Return which list of clients the key holder goes by."""
         self._admit(request)
-        roster = self.office.roster
+        roster = self._office.roster
         return JSONResponse({"roster": None if roster is None else roster.digest().hex()})
 
     async def sum(self, request: Request) -> Response:
@@ -136,18 +133,18 @@ class _Calls:
         length = request.headers.get("content-length", "")
         if not length.isascii() or not length.isdigit() or int(length) > _MOST_BYTES:
             raise Refusal(413, "too_large", f"A request has at most {_MOST_BYTES:,} bytes, and says how many.")
-        if self.busy.locked():
+        if self._busy.locked():
             raise Refusal(503, "busy", "Another request is being answered. Ask again.")
-        async with self.busy:
+        async with self._busy:
             body = bytearray()
             await read_chunk(request, int(length), body.extend)
-            return Response(await asyncio.to_thread(self.office.answer, bytes(body)), media_type=_BYTES)
+            return Response(await asyncio.to_thread(self._office.answer, bytes(body)), media_type=_BYTES)
 
     def _admit(self, request: Request) -> None:
         """Raise Refusal unless the call has the token."""
         given = request.headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-            self.strangers.admit(None if request.client is None else request.client.host)
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            self._strangers.admit(None if request.client is None else request.client.host)
             raise Refusal(401, "token", "This call needs the token of the link that koinon keyholder has printed.")
 
 

@@ -1,0 +1,165 @@
+"""A coordinator's half of an encrypted sum: what it lets into the sum, and that it never makes a number up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from koinon.core.types import Purpose
+from koinon.errors import FormatError
+from koinon.fleet.coordinator.encrypted import EncryptedRound
+from koinon.fleet.coordinator.key_holder import Silent
+from koinon.fleet.coordinator.mailbox import Address, Letter, Mailbox
+from koinon.fleet.coordinator.secure_sum import Office
+from koinon.fleet.coordinator.store import FleetStore
+from koinon.fleet.keyholder.office import Office as Keys
+from koinon.fleet.wire.encrypted_terms import ATTEMPTS
+from koinon.fleet.wire.refusal import Refusal
+from koinon.fleet.wire.signatures import OwnKey, digest, encoded, signed_text
+from koinon.privacy.encrypted_sum.ciphertexts import update_bytes
+from koinon.privacy.encrypted_sum.client import encrypted
+from koinon.privacy.encrypted_sum.pads import Round
+from koinon.privacy.encrypted_sum.parameters import Parameters
+
+pytest.importorskip("tenseal", reason="needs koinon[he]")
+
+PARTIES = {f"c-{i}": OwnKey(bytes([i]) * 32) for i in range(1, 5)}
+PARAMETERS = Parameters(cohort=4, bound=1.0, largest_weight=8, scale=10, values=5)
+
+
+class Waited(Exception):
+    """Somebody was waited for once too often."""
+
+
+class Part:
+    """What a client has sent."""
+
+    def __init__(self, round: Round, keys: Keys, client: str, signer: OwnKey | None = None) -> None:
+        own, key = PARTIES[client], signer or PARTIES[client]
+        self._sent = encrypted(round, [keys.public], own.public.text, (np.full(5, 0.5, np.float32), 2, ()), key.sign)
+
+    def encrypted(self) -> tuple[memoryview, memoryview]:
+        """Return its two parts."""
+        return memoryview(self._sent.update), memoryview(self._sent.pads[0].to_bytes())
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """A key holder."""
+    return Keys.open(tmp_path_factory.mktemp("keys"), 3, None)
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
+    """The mailbox of a new coordinator."""
+    with FleetStore.open(tmp_path, None) as store:
+        yield Mailbox(store)
+
+
+def begun(mailbox: Mailbox, keys: Keys, answer: Any, number: int = 1) -> EncryptedRound:
+    """Return a round of the four parties, as a process that starts has it."""
+    known = {client: key.public for client, key in PARTIES.items()}
+    office = Office(mailbox, known, "r", number, Purpose.TRAIN)
+
+    def rounds(attempt: int) -> Round:
+        at = number * ATTEMPTS + attempt
+        return Round(run="r train", number=at, parameters=PARAMETERS, keys=(keys.public.fingerprint,))
+
+    holder: Any = SimpleNamespace(sum=answer)
+    return EncryptedRound(office, holder, rounds, 3, keys.public)
+
+
+def sent(round: EncryptedRound, keys: Keys) -> Any:
+    """Return what everybody sends."""
+    return [Part(round.round, keys, client) for client in PARTIES]
+
+
+def never(what: str) -> None:
+    raise Waited(what)
+
+
+def test_the_sum_is_that_of_all(mailbox: Mailbox, keys: Keys) -> None:
+    own = begun(mailbox, keys, lambda body, most: keys.answer(body), 1)
+    found = own.decrypted(sent(own, keys), lambda: False, never)
+    assert found is not None
+    assert (found.weight, found.update.tolist()) == (8, [4096] * 5)
+
+
+def test_an_update_of_another_round_or_client_is_refused(mailbox: Mailbox, keys: Keys) -> None:
+    own, other = begun(mailbox, keys, None, 2), begun(mailbox, keys, None, 3)
+    good: Any = Part(own.round, keys, "c-1")
+    assert len(good.encrypted()[0]) == update_bytes(PARAMETERS)
+    own.examine("c-1", good)
+    late: Any = Part(other.round, keys, "c-1")
+    with pytest.raises(FormatError, match="of another round"):
+        own.examine("c-1", late)
+    forged: Any = Part(own.round, keys, "c-1", PARTIES["c-2"])
+    for client, part in (("c-2", good), ("c-1", forged)):
+        with pytest.raises(FormatError, match="not signed by this client"):
+            own.examine(client, part)
+
+
+def test_a_key_holder_that_is_silent_or_says_something_else_is_waited_for(mailbox: Mailbox, keys: Keys) -> None:
+    own = begun(mailbox, keys, None, 4)
+    parts, tries = sent(own, keys), []
+
+    def answer(body: bytes, most: int) -> bytes:
+        tries.append(body)
+        good = keys.answer(body)
+        assert len(good) <= most
+        if len(tries) == 1:
+            raise Silent("nobody")
+        if len(tries) == 2:
+            return good[:-1]
+        if len(tries) == 3:
+            return good.replace((4).to_bytes(4, "little"), (3).to_bytes(4, "little"), 1)
+        if len(tries) == 4:
+            raise Refusal(503, "busy", "another")
+        return good
+
+    own._holder.sum = answer  # type: ignore[method-assign]
+    waited: list[str] = []
+    assert own.decrypted(parts, lambda: False, waited.append) is not None
+    assert len(waited) == 4
+    assert len(set(tries)) == 1, "the same request each time"
+
+
+def test_a_spoiled_round_begins_anew_also_after_a_restart(mailbox: Mailbox, keys: Keys) -> None:
+    own = begun(mailbox, keys, lambda body, most: keys.answer(body), 5)
+    good, spoiled = sent(own, keys), sent(own, keys)
+    spoiled[0].encrypted = lambda: (good[1].encrypted()[0], good[0].encrypted()[1])
+    assert own.decrypted(spoiled, lambda: False, never) is None
+    own.begin_anew()
+    again = begun(mailbox, keys, own._holder.sum, 5)
+    assert again.told == own.told == {"attempt": 1}
+    assert again.round == own.round
+    assert again.decrypted(sent(again, keys), lambda: False, never) is not None
+
+
+def test_what_the_key_holder_refuses_waits_until_somebody_is_sent_away(mailbox: Mailbox, keys: Keys) -> None:
+    own = begun(mailbox, keys, lambda body, most: keys.answer(body), 6)
+    few = sent(own, keys)[:2]
+    with pytest.raises(Waited, match="no crowd"):
+        own.decrypted(few, lambda: False, never)
+    assert own.decrypted(few, lambda: True, never) is None
+
+
+def test_no_client_can_begin_a_round_anew(mailbox: Mailbox, keys: Keys) -> None:
+    key, at = PARTIES["c-1"], Address("r", 7, "train-1-encrypted")
+    text = signed_text("message", at.run, at.round, at.stage, "c-1", "server", digest(b""))
+    mailbox.post(at, "c-1", key.public, Letter("server", "", encoded(key.sign(text))))
+    own = begun(mailbox, keys, None, 7)
+    assert own.attempt == 0
+    own.begin_anew()
+    assert begun(mailbox, keys, None, 7).attempt == 1
+
+
+def test_of_nobody_the_sum_is_nothing_and_nobody_is_asked(mailbox: Mailbox, keys: Keys) -> None:
+    found = begun(mailbox, keys, None, 8).decrypted([], lambda: False, never)
+    assert found is not None
+    assert (found.weight, found.update.any()) == (0, False)
