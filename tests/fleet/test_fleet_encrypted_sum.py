@@ -1,19 +1,26 @@
 """An encrypted sum between real processes: the simulation's digest, whoever is killed; and no key holder, no number."""
 
 import hashlib
+import http.client
 import json
 import os
 import random
 import signal
+import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from fleet.processes import Fleet, Process, free_port, simulated
+from koinon.fleet.coordinator.key_holder import KeyHolder, Silent
+from koinon.fleet.wire.encrypted_terms import KEY, SUM, TERMS, HolderLink
+from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import OwnKey
 from koinon.privacy.secure_sum.roster import Roster
 
@@ -187,3 +194,24 @@ def test_nobody_serves_what_nobody_can_decrypt(tmp_path: Path, holder: Holder) -
     with Fleet(tmp_path, APP, environment={"HOLDER": holder.key}) as fleet:
         assert fleet.coordinator.start().wait(60) == 2
         assert "nobody is named who decrypts" in fleet.coordinator.said()
+
+
+def test_a_key_holder_opens_to_its_link_alone(holder: Holder) -> None:
+    link = HolderLink.parse(holder.link)
+    assert KeyHolder(link).terms().key.fingerprint.hex() == holder.key
+    assert KeyHolder(link).terms().roster is None
+    with pytest.raises(Silent, match="its certificate is of"):
+        KeyHolder(replace(link, authority="ab" * 32)).terms()
+    for path in (KEY, TERMS, SUM):
+        with pytest.raises(Refusal, match="needs the token"):
+            KeyHolder(replace(link, token="5e" * 32))._call("POST" if path == SUM else "GET", path, b"")
+    with pytest.raises(Refusal, match="begins with"):
+        KeyHolder(link).sum(b"anything", 10)
+    head = {"Authorization": f"Bearer {link.token}", "Content-Length": str(2 << 30)}
+    for method, path, status in (("POST", SUM, 413), ("GET", SUM, 405), ("GET", "/v1/runs", 404)):
+        at = http.client.HTTPSConnection(
+            urlsplit(link.url).netloc, context=ssl._create_unverified_context(), timeout=10
+        )
+        with closing(at):
+            at.request(method, path, headers=head if method == "POST" else {})
+            assert at.getresponse().status == status

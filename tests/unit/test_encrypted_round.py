@@ -12,8 +12,8 @@ import pytest
 
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
-from koinon.fleet.coordinator.encrypted import EncryptedRound
-from koinon.fleet.coordinator.key_holder import Silent
+from koinon.fleet.coordinator.encrypted import EncryptedRound, _key
+from koinon.fleet.coordinator.key_holder import Silent, Terms
 from koinon.fleet.coordinator.mailbox import Address, Letter, Mailbox
 from koinon.fleet.coordinator.secure_sum import Office
 from koinon.fleet.coordinator.store import FleetStore
@@ -163,3 +163,16 @@ def test_of_nobody_the_sum_is_nothing_and_nobody_is_asked(mailbox: Mailbox, keys
     found = begun(mailbox, keys, None, 8).decrypted([], lambda: False, never)
     assert found is not None
     assert (found.weight, found.update.any()) == (0, False)
+
+
+def test_another_key_or_another_roster_is_waited_for(keys: Keys) -> None:
+    said: list[str] = []
+    right = keys.public.fingerprint.hex()
+    asked: Any = SimpleNamespace(forget=lambda: said.append("forgotten"))
+    for pinned, theirs, ours in (("ab" * 32, None, None), (right, None, "cd" * 32), (right, "ef" * 32, "cd" * 32)):
+        asked.terms = lambda theirs=theirs: Terms(keys.public, theirs)
+        assert _key(asked, pinned, ours, said.append) is None
+    assert [line[:20] for line in said[1::2]] == ["the key holder of th", *["a key holder that go"] * 2]
+    for theirs, ours in ((None, None), ("cd" * 32, "cd" * 32), ("cd" * 32, None)):
+        asked.terms = lambda theirs=theirs: Terms(keys.public, theirs)
+        assert _key(asked, right, ours, said.append) == keys.public

@@ -18,6 +18,7 @@ from koinon.privacy.encrypted_sum.keys import PublicKey
 _SECONDS = 30.0
 _SLOWEST_BYTES_PER_SECOND = 256 << 10  # of a sum on its way, and of decrypting it
 _CONTROL_BYTES = 1 << 20
+_OK = 200
 
 
 class Silent(FleetError):
@@ -68,7 +69,7 @@ class KeyHolder:
             status, answer = self._exchanged(self._context, seconds, (method, path, body, head), most)
         except (OSError, http.client.HTTPException) as error:
             raise Silent(f"the key holder at {self._link.url} ({type(error).__name__}: {error})") from error
-        if status == 200:
+        if status == _OK:
             return answer
         try:
             told = json.loads(answer)["error"]
@@ -100,6 +101,7 @@ class KeyHolder:
             method, path, body, head = call
             connection.request(method, at.path + path, body, head)
             answer = connection.getresponse()
+            most = most if answer.status == _OK else _CONTROL_BYTES
             content = answer.read(most + 1)
             if len(content) > most:
                 raise OSError(f"an answer of more than {most:,} bytes")
