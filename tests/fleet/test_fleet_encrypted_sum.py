@@ -151,6 +151,21 @@ def test_who_dies_and_comes_back_changes_nothing(victim: str, tmp_path: Path, ho
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dies_at", [1, 3, 6, 12])
+def test_who_dies_for_good_at_any_step_is_left_out(dies_at: int, tmp_path: Path, holder: Holder) -> None:
+    with federation(tmp_path, holder, parties=NAMES[1:], HERE="3", LONGEST="4", ROUNDS="40") as fleet:
+        own = {"PYTHONPATH": os.pathsep.join([MORTAL, fleet.coordinator.environment["PYTHONPATH"]])}
+        own |= {"DIES_AT": str(dies_at), "DIES_UNDER": str(tmp_path / "lyon" / "states")}
+        assert fleet.join("lyon", environment=own).wait(60) == -signal.SIGKILL, fleet.story()
+        fleet.finishes(120)
+        fleet.until("paris has it all", lambda: len(receipts(tmp_path / "paris")) == 40, 30)
+        for receipt in receipts(tmp_path / "paris"):
+            made = {entry["name"] for entry in receipt["train"] if entry["reason"] is None}
+            assert made >= set(NAMES[1:])
+        assert made == set(NAMES[1:])
+
+
+@pytest.mark.slow
 def test_who_is_not_on_the_key_holders_list_is_in_no_sum(tmp_path: Path) -> None:
     members = {name: OwnKey.at(tmp_path / name / "identity.key").public.text for name in NAMES[:3]}
     file, signer = tmp_path / "roster", OwnKey(bytes(32))
