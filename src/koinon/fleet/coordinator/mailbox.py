@@ -129,10 +129,11 @@ class Mailbox:
             return [Received(row.number, row.sender, row.recipient, row.body) for row in found]
 
     def stages(self, run: str, round: int) -> set[str]:
-        """Return the stages of a round in which there are messages."""
+        """Return the stages of a round in which the coordinator has left messages: clients may name any."""
         m = t.messages.c
+        here = (m.run == run) & (m.round == round) & (m.sender == SERVER)
         with self._store.transaction(durable=False) as rows:
-            return set(rows.execute(sa.select(m.stage).where((m.run == run) & (m.round == round)).distinct()).scalars())
+            return set(rows.execute(sa.select(m.stage).where(here).distinct()).scalars())
 
     def read(self, at: Address, reader: str, since: int) -> list[dict[str, object]]:
         """Return the messages after number ``since`` that are addressed to ``reader``, in order."""

@@ -45,7 +45,7 @@ class Office:
         return Address(self.run, self.round, stage_name(self.purpose, attempt, stage))
 
     def last_attempt(self) -> int:
-        """Return the last attempt of which there are messages, from 0."""
+        """Return the last attempt that came further than its clients' own words, from 0."""
         found = (attempt_of(name, self.purpose) for name in self.mailbox.stages(self.run, self.round))
         return max((attempt for attempt in found if attempt is not None), default=0)
 

@@ -1,0 +1,142 @@
+"""A coordinator's half of a secure sum: it reads itself back from the mailbox, and nobody's stray words move it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from koinon.core.types import Purpose
+from koinon.fleet.coordinator.mailbox import SERVER, Letter, Mailbox
+from koinon.fleet.coordinator.secure_sum import Office, SecureRound
+from koinon.fleet.coordinator.store import FleetStore
+from koinon.fleet.wire.signatures import OwnKey, PublicKey, digest, encoded, signed_text
+from koinon.privacy.secure_sum import client as half
+from koinon.privacy.secure_sum.client import Client, Ready, State
+from koinon.privacy.secure_sum.layout import Layout
+from koinon.privacy.secure_sum.ring import Vector
+from koinon.privacy.secure_sum.server import Stage, unmask
+from koinon.privacy.secure_sum.terms import Floors, Past, Terms
+
+KEYS = {f"c-{i}": OwnKey(bytes([i]) * 32) for i in range(1, 6)}
+LAYOUT = Layout.of_scale(4, 1, scale=10, cohort=5, bound=1.0, largest_weight=8)
+
+
+def terms(attempt: int) -> Terms:
+    return Terms(run="r-1 train", round=3, attempt=attempt, layout=LAYOUT)
+
+
+class Party:
+    """A client's half over the mailbox of the test."""
+
+    def __init__(self, name: str, office: Office) -> None:
+        self.name, self._office, self._state = name, office, None
+        self._state: State | None
+
+    def begin(self, attempt: int = 0) -> None:
+        past = Past(run="r-1 train") if self._state is None else self._state.client.past
+        client = Client(party=self.name, floors=Floors(), past=past)
+        self._state, said = half.begin(client, terms(attempt), os.urandom(32), KEYS[self.name].sign)
+        self.post(attempt, Stage.KEYS, said)
+
+    def answer(self, hears: Stage, says: Stage) -> None:
+        found = self._office.mailbox.all(self._office.at(0, hears))
+        (body,) = [letter.body for letter in found if letter.sender == SERVER and letter.to in ("all", self.name)]
+        assert self._state is not None
+        self._state, said = half.answer(self._state, body, KEYS[self.name].sign, verify)
+        if said is not None:
+            self.post(0, says, said)
+
+    def masked(self) -> Vector:
+        vector = LAYOUT.encode(np.full(4, 0.5, np.float32), 2, np.array([1.5]))
+        assert isinstance(self._state, Ready)
+        self._state = half.mask(self._state, vector)
+        return vector
+
+    def post(self, attempt: int, stage: Stage, body: bytes) -> None:
+        at = self._office.at(attempt, stage)
+        text = signed_text("message", at.run, at.round, at.stage, self.name, SERVER, digest(body))
+        letter = Letter(SERVER, encoded(body), encoded(KEYS[self.name].sign(text)))
+        self._office.mailbox.post(at, self.name, KEYS[self.name].public, letter)
+
+
+def verify(party: str, text: bytes, signature: bytes) -> bool:
+    return KEYS[party].public.signed(signature, text)
+
+
+def nobody_is_waited_for(what: str) -> None:
+    raise AssertionError(what)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    public: dict[str, PublicKey] = {name: key.public for name, key in KEYS.items()}
+    with FleetStore.open(tmp_path) as store:
+        yield Office(Mailbox(store), public, "r-1", 3, Purpose.TRAIN)
+
+
+@pytest.fixture
+def parties(office: Office) -> list[Party]:
+    return [Party(name, office) for name in KEYS]
+
+
+def test_one_that_starts_again_at_every_step_comes_to_the_same_sum(office: Office, parties: list[Party]) -> None:
+    new = partial(SecureRound, office, terms, 3)
+    for party in parties:
+        party.begin()
+    assert not new().turn(KEYS, 60.0, 0.0)
+    for party in parties:
+        party.answer(Stage.KEYS, Stage.SHARES)
+    assert not new().turn(KEYS, 60.0, 0.0)
+    total = LAYOUT.zero()
+    for party in parties[:4]:  # the last has shared, and falls silent
+        party.answer(Stage.SHARES, Stage.SHARES)
+        total += party.masked()
+    survivors = [party.name for party in parties[:4]]
+    for hears, says in ((Stage.VECTORS, Stage.AGREEMENT), (Stage.AGREEMENT, Stage.UNMASKING)):
+        with pytest.raises(AssertionError, match="to open the sum"):
+            new().opened(survivors, nobody_is_waited_for)
+        for party in parties[:4]:
+            party.answer(hears, says)
+    server = new().opened([], nobody_is_waited_for)  # who survived is in the mailbox
+    unmask(server, total)
+    found = LAYOUT.decode(total)
+    assert (found.update.tolist(), found.weight, found.sums.tolist()) == ([4 * 2 * 512] * 4, 8, [6.0])
+
+
+def test_stages_that_clients_name_are_no_attempts(office: Office, parties: list[Party]) -> None:
+    parties[0].post(77, Stage.KEYS, b"x")
+    parties[0].post(2**40, Stage.SHARES, b"x")
+    assert SecureRound(office, terms, 3).attempt == 0
+
+
+def test_when_too_few_share_everybody_begins_anew(office: Office, parties: list[Party]) -> None:
+    for party in parties:
+        party.begin()
+    secure = SecureRound(office, terms, 3)
+    assert not secure.turn(KEYS, 60.0, 0.0)
+    assert secure.least == 4
+    for party in parties[:3]:
+        party.answer(Stage.KEYS, Stage.SHARES)
+    assert not secure.turn(KEYS, 60.0, 1.0)
+    assert secure.turn(KEYS, 46.0, 17.0), "a quarter of the time is over"
+    assert (secure.attempt, secure.least) == (1, None)
+    for party in parties:
+        party.begin(1)
+    assert not secure.turn(KEYS, 60.0, 18.0)
+    assert SecureRound(office, terms, 3).attempt == 1
+
+
+def test_what_is_no_message_is_left_out(office: Office, parties: list[Party]) -> None:
+    for party in parties[1:]:
+        party.begin()
+    parties[0].post(0, Stage.KEYS, b"no keys")
+    secure = SecureRound(office, terms, 3)
+    assert not secure.turn(KEYS, 60.0, 0.0)
+    assert secure.least is None, "the fifth may still send its own"
+    assert not secure.turn(KEYS, 40.0, 16.0)
+    assert secure.least == 3
