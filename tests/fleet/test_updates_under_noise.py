@@ -23,7 +23,7 @@ UPDATE = b"update"
 def synced(folder: Path, monkeypatch: pytest.MonkeyPatch, purpose: Purpose, *channel: Any) -> set[Path]:
     """Return what was synced while the stage of one client was settled."""
     expected = SimpleNamespace(algorithm=kn.fedavg(channel=channel))
-    job = SimpleNamespace(purpose=purpose, expected=expected, key=str, cohort=1)
+    job = SimpleNamespace(purpose=purpose, expected=expected, key=str, cohort=1, secure=None)
     stage = OpenStage("r", job, Members([Member("c-1", "lyon", 6, 0)]))  # type: ignore[arg-type]
     upload = Spool(folder).open("r", f"1-{purpose.value}", "c-1", Claim(len(UPDATE), len(UPDATE), (digest(UPDATE),)))
     chunk = upload.open_chunk(0)
