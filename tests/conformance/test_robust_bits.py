@@ -9,7 +9,10 @@ import pytest
 import apps
 import koinon as kn
 
-RULES = [kn.GeometricMedian(), kn.FLTrust("client-1"), kn.Bucketed(2, kn.TrimmedMean(0.4))]
+RULES = [
+    kn.Bucketed(2, kn.TrimmedMean(0.4)),
+    *(pytest.param(rule, marks=pytest.mark.slow) for rule in (kn.GeometricMedian(), kn.FLTrust("client-1"))),
+]
 
 
 def digest(rule, engine: str, runtime: str, workers: int | None) -> str:

@@ -29,7 +29,7 @@ def digest(engine: str, runtime: str, workers: int | None) -> str:
     ).digest
 
 
-@pytest.mark.parametrize("engine", ["jax", "reference"])
+@pytest.mark.parametrize("engine", ["jax", pytest.param("reference", marks=pytest.mark.slow)])
 def test_every_runtime_and_number_of_workers_gives_one_digest(engine: str) -> None:
     digests = {digest(engine, "local", None), *(digest(engine, "processes", workers) for workers in (1, 2, 3))}
     assert len(digests) == 1

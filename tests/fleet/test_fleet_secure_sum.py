@@ -43,7 +43,7 @@ def test_the_masks_leave_the_sum_of_the_simulation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("victim", "deaths"),
-    [("lyon", 3), *(pytest.param(who, 25, marks=pytest.mark.slow) for who in ("coordinator", "lyon"))],
+    [pytest.param(who, 25, marks=pytest.mark.slow) for who in ("coordinator", "lyon")],
 )
 def test_who_dies_and_comes_back_changes_nothing(victim: str, deaths: int, tmp_path: Path) -> None:
     rounds, draw = 4 + 2 * deaths, random.Random(5)
