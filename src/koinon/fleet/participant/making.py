@@ -72,13 +72,13 @@ class Maker:
     def open(self, work: Mapping[str, Any]) -> None:
         """See a secure sum to its end once the masked update has been sent; nothing where there is none."""
         if secure_sum_of(self._training.plan.algorithm) is not None:
-            self._sums.open(self._place(work))
+            self._sums.open(self._place(work), lambda: True)
 
-    def finish(self) -> None:
-        """See the secure sum to its end that a crash came between."""
+    def finish(self, still: Callable[[], bool]) -> None:
+        """See the secure sum to its end that a crash came between, as long as ``still`` says that nothing else is asked."""
         place = self._sums.pending(self._run)
         if place is not None:
-            self._sums.open(place)
+            self._sums.open(place, still)
 
     def _masked(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
         step, place = secure_sum_of(self._training.plan.algorithm), self._place(work)

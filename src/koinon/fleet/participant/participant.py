@@ -15,7 +15,7 @@ import numpy as np
 from koinon import tree
 from koinon.core.execution import Engine
 from koinon.core.types import Purpose
-from koinon.errors import FleetError, FormatError, KoinonError, StoreError
+from koinon.errors import FleetError, FormatError, KoinonError, ProtocolError, StoreError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.enrolment import enrolled_party
@@ -118,7 +118,6 @@ class Participant:
                 if not joined:
                     self._join()
                     before, joined, self._connection.patience = None, True, self._part.reach.patience
-                    self._maker.finish()
                 work = self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait={_WAIT_SECONDS}")
                 ended = None if work is None else self._turn(work)
             except Unreachable:
@@ -159,7 +158,16 @@ class Participant:
                 return Ended("once", f"round {work['round']} is sent", None, None)
         elif work["state"] != "idle":
             return self._ended(work)
+        else:
+            self._finish()
         return None
+
+    def _finish(self) -> None:
+        """See a secure sum to its end that a crash came between: this participant's vector has been sent."""
+        try:
+            self._maker.finish(self._idle)
+        except ProtocolError as error:
+            self._say(str(error))
 
     def _session(self) -> str:
         """Return a session's token; a challenge that a lost answer used up, or a restart voided, is asked for anew."""
@@ -287,6 +295,9 @@ class Participant:
             self._say(f"Round {work['round']}: an update is sent")
             self._said_at = time.monotonic()
         return True
+
+    def _idle(self) -> bool:
+        return bool(self._connection.call("GET", f"/v1/runs/{self._run}/work?wait=0")["state"] == "idle")
 
     def _still_asked(self, work: Mapping[str, Any]) -> bool:
         """Return whether the coordinator asks for the very same as before."""

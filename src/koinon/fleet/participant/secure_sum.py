@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from koinon.core.types import Purpose
+from koinon.errors import ProtocolError
 from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.keep import Keep
 from koinon.fleet.wire.refusal import Refusal
@@ -80,19 +81,26 @@ class SecureSums:
         """Put this participant's record on the disk."""
         self._keep.keep_secure_sum(place.run, place.purpose.value, to_bytes(record))
 
-    def open(self, place: Place) -> None:
-        """Sign the survivors and open the shares that their sum needs; return when the round is over without it, too."""
+    def open(self, place: Place, still: Callable[[], bool]) -> None:
+        """Sign the survivors and open the shares that their sum needs; return when the round is over without it, too.
+
+        It returns as well once ``still`` says that there is something else to do. Raises ProtocolError for what it refuses.
+        """
         state = self._known(place)
         if not isinstance(state, Masked):
             return
         try:
             for hears, says in ((Stage.VECTORS, Stage.AGREEMENT), (Stage.AGREEMENT, Stage.UNMASKING)):
-                letter = self._letter(place, hears, lambda: True)
-                assert letter is not None, "nothing but the end of the round ends the wait"
+                letter = self._letter(place, hears, still)
+                if letter is None:
+                    return
                 state = self._answered(place, state, letter, says)
         except Refusal as refusal:
             if refusal.code != "over":
                 raise
+        except ProtocolError:
+            self.write(place, state.client)
+            raise
         self.write(place, state.client)
 
     def pending(self, run: str) -> Place | None:
