@@ -29,6 +29,7 @@ _CONNECT_SECONDS = 15.0
 _READ_SECONDS = 90.0  # longer than a long poll
 _LONGEST_PAUSE = 15.0
 _BLOCK = 1 << 20
+_SOON = 2  # pauses after which the next is a second at most
 _TRANSFERS = 3  # of a blob that does not come as announced
 _STRANGE = "http"  # the code of an answer that is not of the protocol
 _TUNNEL_REFUSED = "Tunnel connection failed: 407"
@@ -166,6 +167,7 @@ class Connection:
             if status == 401 and signed_in and own[_AUTHORIZATION] != ended:
                 self._forget(own)
                 ended, before = own[_AUTHORIZATION], ended
+                pauses = min(pauses, _SOON)  # a coordinator is there; it was started anew
                 if not before:
                     continue
             elif status:
