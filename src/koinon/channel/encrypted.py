@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
-from koinon import exact
-from koinon.channel.hidden_sum import on_grid, refuse_what_cannot_be_hidden, short
+from koinon.channel.hidden_sum import HiddenSum
 from koinon.core.algorithm import Algorithm
-from koinon.core.ranges import whole
-from koinon.core.types import Context
-from koinon.core.wire import Domain, Wire
+from koinon.core.wire import Domain
 from koinon.errors import ConfigurationError
 from koinon.privacy.encrypted_sum.parameters import Parameters
 from koinon.privacy.encrypted_sum.trust import statement
-from koinon.tree import Tree
 
 _KEY_DIGITS = 64
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Encrypted:
+class Encrypted(HiddenSum):
     """Show the server only the sum of a round's updates, weights and metric sums, as a key holder decrypts it.
 
     ``key`` is the fingerprint of the key holder's public key, 64 hexadecimal digits, as ``koinon keyholder`` prints it: a
@@ -37,45 +34,20 @@ class Encrypted:
     least: int = 3
     figures: int = 256
 
+    domain: ClassVar[Domain] = Domain.CIPHERTEXT
+    fewest: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
-        whole(self, "fraction_bits")
-        whole(self, "largest_weight")
-        whole(self, "least", least=2)
-        whole(self, "figures")
+        self._check_fields()
         if len(self.key) != _KEY_DIGITS or not set(self.key) <= set("0123456789abcdef"):
             raise ConfigurationError(
                 f"Encrypted.key is a key holder's fingerprint, {_KEY_DIGITS} hexadecimal digits; found {self.key[:80]!r}. koinon "
                 "keyholder prints it: ask the key holder, not the coordinator."
             )
-        if self.fraction_bits > exact.FRACTION_BITS or self.largest_weight >= exact.LARGEST_WEIGHT:
-            raise ConfigurationError(
-                f"Encrypted has at most {exact.FRACTION_BITS} fraction_bits and weights below {exact.LARGEST_WEIGHT}; "
-                f"found {self!r}."
-            )
-
-    def __repr__(self) -> str:
-        return short(self)
-
-    def check(self, wire: Wire) -> Wire:
-        """Return the facts of ciphertexts; refuse what is unbounded, coded or hidden already."""
-        refuse_what_cannot_be_hidden(self, wire)
-        return replace(wire, domain=Domain.CIPHERTEXT, opaque_by=repr(self))
 
     def protection(self, *, roster: bool) -> str:
         """Return whom the encryption protects from whom."""
         return f"{self!r}: {' '.join(statement(self.least, roster))}"
-
-    def init(self, value: Tree) -> Tree:
-        """Return nothing."""
-        return {}
-
-    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
-        """Return the update on the grid of the sum, in float32."""
-        return on_grid(value, self.fraction_bits), state
-
-    def decode(self, payload: Tree, context: Context) -> Tree:
-        """Return the payload: nothing is undone."""
-        return payload
 
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
         """Return the bytes of an update's ciphertexts where ``least`` clients send numbers of at most 1: of more, more."""

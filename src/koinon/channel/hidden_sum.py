@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from abc import ABC
+from dataclasses import fields, replace
+from typing import Any, ClassVar
 
-from koinon import tree
+from koinon import exact, tree
+from koinon.core.ranges import whole
+from koinon.core.types import Context
 from koinon.core.wire import Domain, Wire
-from koinon.errors import CompositionError
+from koinon.errors import CompositionError, ConfigurationError
 from koinon.tree import Array, Tree
+
+
+class HiddenSum(ABC):
+    """What every step that hides single updates has in common: updates leave on a grid, and nothing is undone after."""
+
+    domain: ClassVar[Domain]
+    fewest: ClassVar[int]
+    """The least cohort that may be asked for."""
+    fraction_bits: int
+    largest_weight: int
+    least: int
+    figures: int
+
+    def __repr__(self) -> str:
+        return short(self)
+
+    def _check_fields(self) -> None:
+        whole(self, "fraction_bits")
+        whole(self, "largest_weight")
+        whole(self, "least", least=self.fewest)
+        whole(self, "figures")
+        if self.fraction_bits > exact.FRACTION_BITS or self.largest_weight >= exact.LARGEST_WEIGHT:
+            raise ConfigurationError(
+                f"{type(self).__name__} has at most {exact.FRACTION_BITS} fraction_bits and weights below "
+                f"{exact.LARGEST_WEIGHT}; found {self!r}."
+            )
+
+    def check(self, wire: Wire) -> Wire:
+        """Return the facts of hidden numbers; refuse what is unbounded, coded or hidden already."""
+        refuse_what_cannot_be_hidden(self, wire)
+        return replace(wire, domain=self.domain, opaque_by=repr(self))
+
+    def init(self, value: Tree) -> Tree:
+        """Return nothing."""
+        return {}
+
+    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
+        """Return the update on the grid of the sum, in float32."""
+        return on_grid(value, self.fraction_bits), state
+
+    def decode(self, payload: Tree, context: Context) -> Tree:
+        """Return the payload: nothing is undone."""
+        return payload
 
 
 def on_grid(value: Tree, fraction_bits: int) -> Tree:
