@@ -29,6 +29,7 @@ from koinon.privacy.releases import Releases, releases
 from koinon.report.tracking.sink import Sink, new_run
 from koinon.round.driver import Outcome, Surroundings, drive, resumed
 from koinon.round.evaluation import client_figures
+from koinon.round.judges import check_watched
 from koinon.round.settle import ready
 from koinon.round.stopping import Stop
 from koinon.round.training import Evaluation, FederatedTraining
@@ -126,10 +127,9 @@ def resolve(app: App, change: Callable[[Algorithm], Algorithm] | None = None, da
         algorithm = model.fitted(algorithm)
     if everybody:
         ready(algorithm, data.names)
-    if len(data):
-        model.check(data)
-    if test is not None:
-        model.check(test)
+        check_watched(algorithm, data, app.evaluation.clients, app.stop)
+    for examples in filter(None, (data, test)):
+        model.check(examples)
     engine = app.engine or ("jax" if model.compiled else "reference")
     plan = Plan(algorithm, model, data, test)
     run = (engine, app.runtime, app.workers, app.seed, app.privacy, app.privacy_test_mode)

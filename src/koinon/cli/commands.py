@@ -20,6 +20,7 @@ from koinon.report.figures import number
 from koinon.report.history import History
 from koinon.report.summary import RunSummary, client_rows
 from koinon.report.tracking.choose import sinks
+from koinon.round.judges import left_out
 from koinon.round.settle import room_bytes
 from koinon.run import Run
 from koinon.store.run_directory import RunDirectory
@@ -69,6 +70,8 @@ def check_app(app_file: Path, changes: Sequence[str], *, as_json: bool) -> None:
     say(f"server memory for a round: {facts['server_bytes']:,} bytes")
     for line in (facts["privacy"], *facts["conditions"]):
         say(f"privacy: {line}")
+    for line in facts["warnings"]:
+        say(f"warning: {line}")
 
 
 def report_run(folder: Path, *, as_json: bool) -> None:
@@ -149,12 +152,13 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         "privacy": claims[0].sentence if claims else _privacy(plan.algorithm.wires()[-1][1]),
         "conditions": [line for claim in claims for line in claim.lines()][1:] + allowed + _hidden(plan.algorithm),
         "statements": [claim.to_json() for claim in claims],
+        "warnings": list(filter(None, [left_out(plan.algorithm, plan.data, resolved.evaluation.clients)])),
     }
 
 
 def _hidden(algorithm: Algorithm) -> list[str]:
     step = hiding(algorithm)
-    return [] if step is None else [simulated(step), f"between institutions: {step.protection(roster=False)}"]
+    return [] if step is None else [*simulated(algorithm), f"between institutions: {step.protection(roster=False)}"]
 
 
 def _wire(wire: Wire) -> dict[str, Any]:

@@ -21,25 +21,23 @@ class RoundRecord:
     seconds: float
     rows: Rows | None = None  # one row per client of the cohort; not kept in a journal's summary
     lost: Mapping[str, str] = field(default_factory=dict)  # clients that were asked and sent nothing -> why
+    void: Mapping[str, str] = field(default_factory=dict)  # "train" or "evaluate", if it has no result -> why
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the client rows."""
-        return {
-            "round": self.round,
-            "cohort": self.cohort,
-            "refused": {name: list(leaves) for name, leaves in self.refused.items()},
-            "lost": dict(self.lost),
-            "seconds": self.seconds,
-            **self.figures,
-        }
+        refused = {name: list(leaves) for name, leaves in self.refused.items()}
+        known = {"round": self.round, "cohort": self.cohort, "refused": refused, "lost": dict(self.lost)}
+        void = {"void": dict(self.void)} if self.void else {}
+        return {**known, "seconds": self.seconds, **void, **self.figures}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> RoundRecord:
         """Return the record of :meth:`to_json`."""
-        own = ("round", "cohort", "refused", "lost", "seconds")
+        own = ("round", "cohort", "refused", "lost", "seconds", "void")
         refused = {name: tuple(leaves) for name, leaves in row["refused"].items()}
         figures = {name: value for name, value in row.items() if name not in own}
-        return cls(row["round"], row["cohort"], refused, figures, row["seconds"], lost=row.get("lost", {}))
+        why = {name: row.get(name, {}) for name in ("lost", "void")}
+        return cls(row["round"], row["cohort"], refused, figures, row["seconds"], **why)
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Rows:
     leaves: tuple[str, ...]  # the names of those leaves
     lost: Mapping[int, str] = field(default_factory=dict)  # clients that were asked and sent nothing, and why
     pooled: Mapping[str, Array] | None = None  # the metrics' sums, where those of single clients are hidden
+    void: str | None = None  # why nothing is known of what was asked for; then nobody's answer is in it
 
     def __len__(self) -> int:
         return len(self.clients)

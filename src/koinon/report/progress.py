@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from koinon.core.events import RoundFinished, RoundRecord, RunFinished, RunStarted
+from koinon.core.types import Purpose
 from koinon.report.figures import headline, number, seconds_text
 from koinon.report.markup import element
 from koinon.report.terminal import encodable, printable
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _NAMED = 3  # refused clients shown by name, and leaves of each
 _UNNAMED = RunStarted("run", 0, 0, 0)  # until the first event
+TRAIN = Purpose.TRAIN.value
+STAGES = {TRAIN: "update", Purpose.EVALUATE.value: "evaluation"}
+"""What a part of a round would have led to."""
 REFUSED = "an update that is not finite or too large to add"
 REMEDY = "Lower the learning rate, scale the inputs, or put Clip into the channel."
 
@@ -54,6 +58,7 @@ class _Tally:
         self.figures: Mapping[str, float] = {}
         self._seconds = 0.0
         self._advised = False  # the remedy for refused clients is said once a run
+        self._void: Mapping[str, str] = {}  # of the round before
 
     def opening(self) -> str:
         clients, rounds = _count(self.started.clients, "client"), _count(self.started.rounds, "round")
@@ -61,10 +66,21 @@ class _Tally:
         return f"{self.name}: {clients}, up to {rounds}{f', resumed after round {done}' if done else ''}"
 
     def take(self, record: RoundRecord) -> list[str]:
-        """Count a round in; return what is to be said of refused clients."""
+        """Count a round in; return what is to be said of what has no result, and of refused clients."""
         self._seconds += record.seconds
         self.figures = record.figures or self.figures
-        names = list(record.refused)
+        return [*self._without_result(record), *self._without(list(record.refused), record)]
+
+    def _without_result(self, record: RoundRecord) -> list[str]:
+        """Return why training or evaluation came to nothing; of an evaluation the same is said once."""
+        before, self._void = self._void, {**self._void, **record.void}
+        return [
+            f"  no {STAGES[stage]}: {printable(why)}"
+            for stage, why in record.void.items()
+            if stage == TRAIN or before.get(stage) != why
+        ]
+
+    def _without(self, names: list[str], record: RoundRecord) -> list[str]:
         lines = [
             f"  refused {printable(name)}: {REFUSED}, in {_some([printable(leaf) for leaf in record.refused[name]])}"
             for name in names[:_NAMED]

@@ -7,7 +7,7 @@ from koinon.report.document import charts, document, facts, folded, heading, sec
 from koinon.report.figures import figure_names, headline, number, seconds_text, spelt
 from koinon.report.history import History
 from koinon.report.markup import Markup, data_table, element
-from koinon.report.progress import REFUSED, REMEDY
+from koinon.report.progress import REFUSED, REMEDY, STAGES
 from koinon.report.summary import RunSummary
 
 _ROUNDS = 500  # in the table of a page
@@ -36,6 +36,8 @@ def _content(run: RunSummary) -> list[Markup]:
         parts.append(section("Clients in the last round", _clients(run)))
     if refusals := _refusals(run.history):
         parts.append(section("Refused updates", *refusals))
+    if voids := _without_result(run.history):
+        parts.append(section("Rounds without a result", voids))
     if run.privacy:
         parts.append(section("Privacy", *_privacy(run)))
     if run.settings:
@@ -87,6 +89,16 @@ def _refusals(history: History) -> list[Markup]:
         element("p", f"A client is left out of a round in which it sends {REFUSED}. {REMEDY}"),
         data_table("Rounds without a client's update", ("client", "rounds", "which", "for"), rows, words=2),
     ]
+
+
+def _without_result(history: History) -> Markup | None:
+    """Say what came to nothing, when, and why."""
+    rounds: dict[tuple[str, str], list[int]] = {}
+    for record in history:
+        for stage, why in record.void.items():
+            rounds.setdefault((stage, why), []).append(record.round)
+    rows = [(STAGES[stage], _ranges(when), why) for (stage, why), when in rounds.items()]
+    return data_table("What came to nothing", ("no", "in rounds", "because"), rows, words=2) if rows else None
 
 
 def _rounds(history: History) -> Markup:

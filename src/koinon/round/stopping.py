@@ -33,6 +33,11 @@ class Stop:
         if self.patience is not None and self.patience < 1:
             raise ConfigurationError(f"Stop.patience must be at least 1 round; found {self.patience!r}.")
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The figures that are watched by name."""
+        return tuple(name for name in (self.monitor, self.target[0] if self.target else None) if name is not None)
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -61,8 +66,7 @@ class Watch:
 
     def again(self, stop: Stop, figures: dict[str, float]) -> Watch:
         """Return the watch of a run that goes on, perhaps under another ``stop``, after a round's figures."""
-        asked = [name for name in (stop.monitor, stop.target[0] if stop.target else None) if name is not None]
-        known = all(name in figures for name in asked)
+        known = all(name in figures for name in stop.named)
         reached = self._reason(stop, monitored(stop, figures), figures, self.stale) if known else None
         return replace(self, reached=reached)
 

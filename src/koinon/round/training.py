@@ -21,6 +21,7 @@ from koinon.privacy.releases import Releases
 from koinon.privacy.sampling import Scheduled
 from koinon.round.evaluation import client_figures, federated
 from koinon.round.hidden import hidden
+from koinon.round.judges import able, left_out
 from koinon.round.settle import settle
 from koinon.round.stopping import Stop, Watch
 from koinon.tree import Array, Tree
@@ -60,6 +61,7 @@ class State:
     figures: dict[str, float] = field(default_factory=dict)
     rows: Rows | None = None
     judged: dict[str, dict[str, float]] = field(default_factory=dict)  # the clients' own, at the last evaluation
+    void: dict[str, str] = field(default_factory=dict)  # which part of the round has no result, and why
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,13 @@ class FederatedTraining:
     def absorb(self, state: State, total: Partial) -> State:
         """Return the state after a job's total."""
         if (step := hiding(self.plan.algorithm)) is not None and state.phase is not Purpose.TEST:
-            total = hidden(step, state.phase, total, self.plan.data.names)
+            noise = None if self.releases is None else partial(self.releases.stand_in, state.round + 1)
+            total = hidden(step, state.phase, total, self.plan.data.names, noise)
         if state.phase is Purpose.TRAIN:
             return self._settled(state, total)
         figures = dict(state.figures)
         if state.phase is Purpose.EVALUATE:
+            state = replace(state, void={**state.void, **_void(Purpose.EVALUATE, total.rows.void)})
             each = client_figures(self.plan.model, total.rows)
             figures.update(federated(self.plan.model, total.rows, each))
             state = replace(state, judged={self.plan.data.names[i]: own for i, own in each.items()})
@@ -145,7 +149,7 @@ class FederatedTraining:
         refused = {names[i]: leaves for i, leaves in state.rows.refused().items()}
         lost = {names[i]: why for i, why in state.rows.lost.items()}
         cohort = len(state.rows) + len(lost)
-        return RoundRecord(state.round, cohort, refused, state.figures, seconds, state.rows, lost)
+        return RoundRecord(state.round, cohort, refused, state.figures, seconds, state.rows, lost, state.void)
 
     def _settled(self, state: State, total: Partial) -> State:
         algorithm, number = self.plan.algorithm, state.round + 1
@@ -155,18 +159,29 @@ class FederatedTraining:
         sums = total.rows.sums()
         seen = float(sums[EXAMPLES]) if sums else 0.0
         figures = {f"train_{name}": value for name, value in self.plan.model.finish(sums).items()} if seen else {}
-        state = replace(state, round=number, server=server, figures=figures, rows=total.rows)
-        if self._judged(number):
-            if self.plan.data.has_held_out:
-                return replace(state, phase=Purpose.EVALUATE)
-            if self.plan.test is not None:
-                return replace(state, phase=Purpose.TEST)
-            return self._watched(state)
-        return replace(state, phase=Purpose.TRAIN)
+        void = _void(Purpose.TRAIN, total.rows.void)
+        state = replace(state, round=number, server=server, figures=figures, rows=total.rows, void=void)
+        return self._to_be_judged(state) if self._judged(number) else replace(state, phase=Purpose.TRAIN)
+
+    def _to_be_judged(self, state: State) -> State:
+        """Return the state with the phase in which somebody judges the model, if anybody can."""
+        plan = self.plan
+        reason = self._left_out()
+        state = replace(state, void={**state.void, **_void(Purpose.EVALUATE, reason)})
+        if plan.data.has_held_out and reason is None:
+            return replace(state, phase=Purpose.EVALUATE)
+        if plan.test is not None:
+            return replace(state, phase=Purpose.TEST)
+        return self._watched(state)
+
+    def _left_out(self) -> str | None:
+        return left_out(self.plan.algorithm, self.plan.data, self.evaluation.clients)
 
     def _aggregate(self, state: State, total: Partial, number: int) -> tuple[Tree, RoundFacts] | None:
         """Return what the server is given; None where nobody took part, unless noise alone is a release too."""
         algorithm, names, population = self.plan.algorithm, self.plan.data.names, len(self.plan.data)
+        if total.rows.void is not None:  # not even of noise: nothing is released, whatever the ledger was charged
+            return None
         if self.releases is None or not self.releases.central:
             accepted = int(np.count_nonzero(total.rows.weights))
             facts = RoundFacts(number, accepted, population)
@@ -179,7 +194,7 @@ class FederatedTraining:
         return settle(algorithm, noisy, names), RoundFacts(number, max(1, round(expected)), population)
 
     def _watched(self, state: State) -> State:
-        if not state.rows:  # nobody took part, so nothing has changed
+        if not state.rows or self._unseen(state):  # nobody took part, so nothing has changed; or nobody can say
             return state
         watch = state.watch.seen(self.stop, state.round, state.figures)
         best = state.best
@@ -187,19 +202,25 @@ class FederatedTraining:
             best = self.plan.algorithm.server.variables(state.server)
         return replace(state, watch=watch, best=best)
 
+    def _unseen(self, state: State) -> bool:
+        """Return whether the figure that is watched is missing, this once, because an evaluation came to nothing."""
+        if Purpose.EVALUATE.value not in state.void:
+            return False
+        return self._left_out() is None or any(name not in state.figures for name in self.stop.named)
+
     def judge(self, state: State) -> Job:
         """Return the evaluation that the state's phase asks for."""
         data = self.plan.data if state.phase is Purpose.EVALUATE else self.plan.test
         assert data is not None
         clients = np.arange(len(data), dtype=np.int64)
         if state.phase is Purpose.EVALUATE:
-            clients = self._judges(data, clients, state.round)
+            clients = self._judges(data, state.round)
         broadcast = dict(self.plan.algorithm.server.variables(state.server))
         return Job(state.phase, state.round, len(clients), broadcast, self.tasks_of(data, clients, state.round))
 
-    def _judges(self, data: Dataset, clients: Array, number: int) -> Array:
+    def _judges(self, data: Dataset, number: int) -> Array:
         """Return those who hold examples out, or as many of them as are asked for."""
-        clients = clients[data.span(clients, held_out=True)[1] > 0]
+        clients = able(data)
         cap = self.evaluation.clients
         if cap is None or cap >= len(clients):
             return clients
@@ -243,3 +264,7 @@ class FederatedTraining:
                     "Run it with koinon.fit or koinon run, or give FederatedTraining its releases."
                 )
         return None
+
+
+def _void(purpose: Purpose, reason: str | None) -> dict[str, str]:
+    return {} if reason is None else {purpose.value: reason}

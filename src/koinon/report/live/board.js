@@ -2,6 +2,7 @@
 
 const ROUNDS = 200; // of a table
 const CLIENTS = 200;
+const SHOWN_ROUNDS = 8; // of those that came to nothing for one reason
 const TROUBLE = ["failed", "refused", "late", "asked"];
 const OVER = new Set(["finished", "cancelled", "failed"]);
 const REFUSED = "an update that is not finite or too large to add"; // the words of the reports
@@ -186,15 +187,32 @@ function leftOut(history) {
   return rows;
 }
 
+// What came to nothing: the same reason is said once, with the rounds it holds for.
+function withoutResult(history) {
+  const found = new Map();
+  for (const record of history)
+    for (const [stage, why] of Object.entries(record.void ?? {})) {
+      const key = `${stage} ${why}`;
+      if (!found.has(key)) found.set(key, { stage, why, rounds: [] });
+      found.get(key).rounds.push(record.round);
+    }
+  return [...found].map(([key, { stage, why, rounds }]) => {
+    const shown = rounds.length > SHOWN_ROUNDS ? `${rounds.slice(0, SHOWN_ROUNDS).join(", ")} and ${rounds.length - SHOWN_ROUNDS} more` : rounds.join(", ");
+    return { key, kind: "void", cells: [shown, PURPOSES[stage] ?? stage, why] };
+  });
+}
+
 // Those left out of a round with the reasons, and every round's figures; newest first.
 function roundsView() {
   const out = table("Left out of a round", ["round", "client", "what", "reason"], [1, 2, 3]);
   const title = make("h3", {}, "Left out of a round");
   const remedy = make("p", {}, `A client is refused in a round in which it sends ${REFUSED}. ${REMEDY}`);
+  const empty = table("Without a result", ["rounds", "of what", "reason"], [1, 2]);
+  const nothing = make("div", {}, make("h3", {}, "Without a result"), empty.root);
   const everyRound = make("div", { class: "tall" });
   let last = [[], []];
   const figures = folded("Every round's figures", everyRound, () => fillRounds(everyRound, ...last));
-  const root = make("div", {}, title, remedy, out.root, figures.root);
+  const root = make("div", {}, nothing, title, remedy, out.root, figures.root);
   out.root.classList.add("tall", "by-round");
   return {
     root,
@@ -205,6 +223,9 @@ function roundsView() {
       title.hidden = rows.length === 0;
       remedy.hidden = !rows.some((row) => row.kind === "refused");
       out.show(most, rows.length > most.length ? `The last ${most.length}` : count(rows.length, "update is missing", "updates are missing"));
+      const voids = withoutResult(history);
+      nothing.hidden = voids.length === 0;
+      empty.show(voids, count(voids.length, "reason"));
       root.hidden = history.length === 0;
       figures.refresh();
     },

@@ -2,7 +2,7 @@
 
 const SOURCES = ["train_", "test_"];
 const OVER_CLIENTS = { _mean: ", clients' mean", _worst: ", worst client", _spread: ", clients' spread" };
-const NOT_FIGURES = new Set(["round", "cohort", "seconds", "refused", "lost"]);
+const NOT_FIGURES = new Set(["round", "cohort", "seconds", "refused", "lost", "void"]);
 
 const withoutSource = (name) => {
   const source = SOURCES.find((source) => name.startsWith(source));
