@@ -14,13 +14,16 @@ def examples(name):
     return dict(zip(NAMES, linear.clients((6, 8, 12, 7)).values(), strict=True))[str(name)]
 
 
+holders = tuple(os.environ["HOLDER"].split())
 longest = float(os.environ.get("LONGEST", "60"))
 app = kn.App(
     model=linear.LinearModel(),
     clients={name: examples(name) for name in NAMES},
     algorithm=replace(
         kn.fedavg(
-            kn.sgd(0.05), batch_size=4, channel=(kn.Clip(1.0), kn.Encrypted(key=os.environ["HOLDER"], figures=8))
+            kn.sgd(0.05),
+            batch_size=4,
+            channel=(kn.Clip(1.0), kn.Encrypted(key=holders if len(holders) > 1 else holders[0], figures=8)),
         ),
         schedule=kn.Synchronous(
             clients=int(os.environ.get("HERE", "4")), quorum=0.5, shortest=longest, longest=longest

@@ -1,13 +1,11 @@
 """An encrypted sum between real processes: the simulation's digest, whoever is killed; and no key holder, no number."""
 
-import hashlib
 import http.client
 import json
 import os
 import random
 import signal
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fleet.processes import Fleet, Process, free_port, simulated
+from fleet.key_holders import MORTAL, Holder, decided, mortal
+from fleet.processes import Fleet, Process, simulated
 from koinon.fleet.coordinator.key_holder import KeyHolder, Silent
 from koinon.fleet.wire.encrypted_terms import KEY, SUM, TERMS, HolderLink
 from koinon.fleet.wire.refusal import Refusal
@@ -27,36 +26,7 @@ from koinon.privacy.secure_sum.roster import Roster
 pytest.importorskip("tenseal", reason="needs koinon[he]")
 
 APP = Path(__file__).parent / "encrypted_app.py"
-MORTAL = str(Path(__file__).parent / "faults" / "mortal")
 NAMES = ("lyon", "metz", "nice", "paris")
-
-
-class Holder(Process):
-    """A key holder's process, started again by the same line."""
-
-    def __init__(self, folder: Path, name: str = "keyholder", options: tuple[str, ...] = ()) -> None:
-        self.store = folder / name
-        line = ["keyholder", "--dir", str(self.store), "--listen", f"127.0.0.1:{free_port()}", *options]
-        super().__init__(name, line, folder)
-
-    def serve(self) -> None:
-        """Start it, and return when it has said what it has to say."""
-        self.start()
-        ends = time.monotonic() + 30
-        while "no external review" not in self.said():
-            assert self.alive, self.said()
-            assert time.monotonic() < ends, self.said()
-            time.sleep(0.05)
-
-    @property
-    def link(self) -> str:
-        """What the coordinator is given."""
-        return (self.store / "coordinator.link").read_text().strip()
-
-    @property
-    def key(self) -> str:
-        """The fingerprint that the app pins."""
-        return hashlib.sha256((self.store / "public.key").read_bytes()).hexdigest()
 
 
 @contextmanager
@@ -82,22 +52,10 @@ def holder(tmp_path: Path) -> Iterator[Holder]:
     one.kill()
 
 
-def mortal(process: Process, folder: Path, dies_at: int) -> None:
-    """Let a process die, when it is started again, just before it changes a file for the ``dies_at``-th time."""
-    process.environment["PYTHONPATH"] = os.pathsep.join([MORTAL, process.environment["PYTHONPATH"]])
-    process.environment |= {"DIES_AT": str(dies_at), "DIES_UNDER": str(folder)}
-
-
 def receipts(folder: Path) -> list[dict[str, Any]]:
     """Return the receipts that a party has."""
     (noted,) = (folder / "receipts").iterdir()
     return [json.loads(line)["receipt"] for line in noted.read_text().splitlines()]
-
-
-def decided(holder: Holder, name: str) -> dict[str, int]:
-    """Return the last number of each run that a file of a key holder names."""
-    found = json.loads((holder.store / name).read_text())
-    return {run: n if isinstance(n, int) else n[0] for run, n in found.get("rounds", found).items()}
 
 
 @pytest.mark.parametrize("spoiled", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -208,7 +166,7 @@ def test_another_key_holder_is_waited_for_and_not_believed(tmp_path: Path, holde
 def test_nobody_serves_what_nobody_can_decrypt(tmp_path: Path, holder: Holder) -> None:
     with Fleet(tmp_path, APP, environment={"HOLDER": holder.key}) as fleet:
         assert fleet.coordinator.start().wait(60) == 2
-        assert "nobody is named who decrypts" in fleet.coordinator.said()
+        assert "--keyholder names 0 of 1." in fleet.coordinator.said()
 
 
 def test_a_key_holder_opens_to_its_link_alone(holder: Holder) -> None:

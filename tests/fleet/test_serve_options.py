@@ -19,7 +19,7 @@ SECONDS = 60.0
 PEM = Path("some.pem")
 GIVEN: dict[str, Any] = {
     "listen": "127.0.0.1:8443", "url": None, "client_listen": None, "certificate": None, "key": None,
-    "client_ca": None, "plain_http": False, "links": 1, "folder": Path("f"), "keyholder": None,
+    "client_ca": None, "plain_http": False, "links": 1, "folder": Path("f"), "keyholders": (),
 }  # fmt: skip
 
 

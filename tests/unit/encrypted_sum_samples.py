@@ -17,8 +17,6 @@ from koinon.privacy.encrypted_sum.pads import Round
 from koinon.privacy.encrypted_sum.parameters import Parameters
 from koinon.tree import Array
 
-PADS_ALONE = (10, 11)
-"""Key holders without a lattice's key."""
 CLIENTS = ("amiens", "brest", "caen")
 PARAMETERS = Parameters.fitting(cohort=4, bound=1.0, largest_weight=50, values=10_000, figures=2)  # two ciphertexts
 WEIGHTS = {"amiens": 50, "brest": 1, "caen": 33, "dijon": 2}
@@ -92,7 +90,7 @@ def request(*, named: tuple[str, ...] = CLIENTS, total: bytes | None = None, num
 
 @functools.cache
 def _made(which: int) -> SecretKey:
-    return SecretKey.generate(floor=3, pads_alone=which in PADS_ALONE)
+    return SecretKey.generate(floor=3)
 
 
 @functools.cache

@@ -12,8 +12,9 @@ import pytest
 
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
-from koinon.fleet.coordinator.encrypted import EncryptedRound, _key
+from koinon.fleet.coordinator.encrypted import EncryptedRound
 from koinon.fleet.coordinator.key_holder import Silent, Terms
+from koinon.fleet.coordinator.key_holders import KeyHolders, found
 from koinon.fleet.coordinator.mailbox import Address, Letter, Mailbox
 from koinon.fleet.coordinator.secure_sum import Office
 from koinon.fleet.coordinator.store import FleetStore
@@ -71,7 +72,7 @@ def begun(mailbox: Mailbox, keys: Keys, answer: Any, number: int = 1) -> Encrypt
         return Round(run="r train", number=at, parameters=PARAMETERS, keys=(keys.public.fingerprint,))
 
     holder: Any = SimpleNamespace(sum=answer)
-    return EncryptedRound(office, holder, rounds, 3, keys.public)
+    return EncryptedRound(office, KeyHolders((holder,), (keys.public,)), rounds, 3)
 
 
 def sent(round: EncryptedRound, keys: Keys) -> Any:
@@ -122,7 +123,7 @@ def test_a_key_holder_that_is_silent_or_says_something_else_is_waited_for(mailbo
             raise Refusal(503, "busy", "another")
         return good
 
-    own._holder.sum = answer  # type: ignore[method-assign]
+    own._holders.holders[0].sum = answer  # type: ignore[method-assign]
     waited: list[str] = []
     assert own.decrypted(parts, lambda: False, waited.append) is not None
     assert len(waited) == 4
@@ -135,7 +136,7 @@ def test_a_spoiled_round_begins_anew_also_after_a_restart(mailbox: Mailbox, keys
     spoiled[0].encrypted = lambda: (good[1].encrypted()[0], good[0].encrypted()[1])
     assert own.decrypted(spoiled, lambda: False, never) is None
     own.begin_anew()
-    again = begun(mailbox, keys, own._holder.sum, 5)
+    again = begun(mailbox, keys, own._holders.holders[0].sum, 5)
     assert again.told == own.told == {"attempt": 1}
     assert again.round == own.round
     assert again.decrypted(sent(again, keys), lambda: False, never) is not None
@@ -171,8 +172,8 @@ def test_another_key_or_another_roster_is_waited_for(keys: Keys) -> None:
     asked: Any = SimpleNamespace(forget=lambda: said.append("forgotten"))
     for pinned, theirs, ours in (("ab" * 32, None, None), (right, None, "cd" * 32), (right, "ef" * 32, "cd" * 32)):
         asked.terms = lambda theirs=theirs: Terms(keys.public, theirs)
-        assert _key(asked, pinned, ours, said.append) is None
+        assert found([asked], [pinned], ours, said.append) is None
     assert [line[:20] for line in said[1::2]] == ["the key holder of th", *["a key holder that go"] * 2]
     for theirs, ours in ((None, None), ("cd" * 32, "cd" * 32), ("cd" * 32, None)):
         asked.terms = lambda theirs=theirs: Terms(keys.public, theirs)
-        assert _key(asked, right, ours, said.append) == keys.public
+        assert found([asked], [right], ours, said.append) == KeyHolders((asked,), (keys.public,))

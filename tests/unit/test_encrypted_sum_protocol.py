@@ -18,10 +18,11 @@ from koinon.errors import ClientError, ConfigurationError, FleetError, FormatErr
 from koinon.privacy.encrypted_sum import ciphertexts, lattice
 from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum, packed, polynomials
 from koinon.privacy.encrypted_sum.client import encrypted
-from koinon.privacy.encrypted_sum.holder import Answered, Request, together
+from koinon.privacy.encrypted_sum.holder import Answered, Request
 from koinon.privacy.encrypted_sum.keys import PublicKey, SecretKey
 from koinon.privacy.encrypted_sum.pads import Pad, SealedPad
 from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS, Parameters
+from koinon.privacy.encrypted_sum.shares import Count, Share, check_count, together
 from koinon.privacy.encrypted_sum.trust import statement
 from koinon.tree import Array
 
@@ -349,10 +350,10 @@ def test_a_damaged_memory_is_an_error(damaged: bytes) -> None:
 
 # Several key holders.
 
-TOGETHER = (0, 10, 11)
+TOGETHER = (0, 1, 2)
 
 
-def _shares(holders: tuple[int, ...]) -> list[Array]:
+def _shares(holders: tuple[int, ...]) -> list[Share]:
     return [
         samples.holder(which).share(samples.shared_request(place, holders), Answered(), Kept([]))
         for place, which in enumerate(holders)
@@ -360,22 +361,55 @@ def _shares(holders: tuple[int, ...]) -> list[Array]:
 
 
 def test_several_holders_share_a_sum() -> None:
-    totals = together(samples.shared_request(0, TOGETHER), _shares(TOGETHER))
+    totals = together(samples.the_round(7, TOGETHER), 3, _shares(TOGETHER))
     assert np.array_equal(totals.values, sum(map(samples.whole, CLIENTS)))
     assert totals.weight == 84
 
 
 def test_without_one_of_the_holders_there_is_no_number() -> None:
-    asked, shares = samples.shared_request(0, TOGETHER), _shares(TOGETHER)
+    asked, shares = samples.the_round(7, TOGETHER), _shares(TOGETHER)
     for place in range(3):
         some = [share for index, share in enumerate(shares) if index != place]
         with pytest.raises(FleetError, match="2 answered"):
-            together(asked, some)
+            together(asked, 3, some)
         with pytest.raises(FleetError, match="is not the sum"):
-            together(asked, [*some, np.zeros_like(shares[0])])
+            together(asked, 3, [*some, Share(np.zeros_like(shares[0].words))])
         with pytest.raises(FleetError, match="is not the sum"):
-            together(asked, [*some, some[0]])
-        assert 130 < _chi_squared(sum(some)[0]) < 400
+            together(asked, 3, [*some, some[0]])
+        left = sum(share.words for share in some)
+        assert all(130 < _chi_squared(left[0], shift) < 400 for shift in (0, 8, PARAMETERS.plain_bits - 8))
+
+
+def test_requests_for_different_clients_leave_noise() -> None:
+    """A coordinator that names other clients to each of the holders: the pads of neither crowd cancel."""
+    whole, (first, second, third) = samples.the_round(7, TOGETHER), _shares(TOGETHER)
+    other = samples.shared_request(2, TOGETHER, ("amiens", "brest", "dijon"))
+    wrong = samples.holder(2).share(other, Answered(), Kept([]))
+    with pytest.raises(FleetError, match="is not the sum"):
+        together(whole, 3, [first, second, wrong])
+    assert 130 < _chi_squared((first.words + second.words + wrong.words)[0]) < 400
+    assert together(whole, 3, [first, second, third]).weight == 84
+
+
+def test_a_count_says_how_many_and_nothing_else() -> None:
+    asked, shares = samples.the_round(7, TOGETHER), _shares(TOGETHER)
+    counts = [Count.from_bytes(share.count.to_bytes(), PARAMETERS) for share in shares]
+    check_count(asked, 3, counts)
+    for clients, found in ((2, counts), (3, [*counts[:2], counts[0]])):
+        with pytest.raises(FleetError, match=f"is not the sum of these {clients} clients"):
+            check_count(asked, clients, found)
+    assert counts[0].words.shape == (PARAMETERS.ciphertexts,), "one word of 4096, whose pads hide a 1"
+
+
+def test_shares_come_back_from_their_bytes() -> None:
+    share = Share(np.arange(PARAMETERS.ciphertexts * DEGREE, dtype=np.uint64).reshape(-1, DEGREE))
+    assert np.array_equal(Share.from_bytes(share.to_bytes(), PARAMETERS).words, share.words)
+    for wrong in (b"", share.to_bytes()[:-8], share.to_bytes() + bytes(8), share.count.to_bytes()):
+        with pytest.raises(FormatError):
+            Share.from_bytes(wrong, PARAMETERS)
+    for wrong in (b"", share.count.to_bytes()[:-1], share.to_bytes()):
+        with pytest.raises(FormatError):
+            Count.from_bytes(wrong, PARAMETERS)
 
 
 def test_a_single_holder_does_not_answer_for_several() -> None:
@@ -383,8 +417,8 @@ def test_a_single_holder_does_not_answer_for_several() -> None:
         samples.holder().answer(samples.shared_request(0, TOGETHER), Answered(), Kept([]))
 
 
-def test_a_holder_of_pads_has_a_floor_and_a_memory_too() -> None:
-    keeper, kept = samples.holder(10), Kept([])
+def test_each_of_several_holders_has_a_floor_and_a_memory() -> None:
+    keeper, kept = samples.holder(1), Kept([])
     with pytest.raises(FleetError, match="no crowd"):
         keeper.share(samples.shared_request(1, TOGETHER, ("amiens", "brest")), Answered(), kept)
     keeper.share(samples.shared_request(1, TOGETHER), Answered(), kept)
@@ -395,10 +429,12 @@ def test_a_holder_of_pads_has_a_floor_and_a_memory_too() -> None:
         keeper.share(samples.shared_request(2, TOGETHER), Answered(), kept)
 
 
-@pytest.mark.parametrize("holders", [(10,), (10, 0), (0, 1)])
-def test_the_first_holder_has_the_lattice_and_no_other(holders: tuple[int, ...]) -> None:
-    with pytest.raises(FleetError, match="the first has a lattice's key"):
-        samples.sent_by("amiens", 7, holders)
+def test_the_first_holder_alone_gets_the_sum_of_ciphertexts() -> None:
+    holders = (2, 0)
+    asked = [samples.shared_request(place, holders) for place in range(2)]
+    assert [bool(request.total) for request in asked] == [True, False]
+    shares = [samples.holder(which).share(asked[place], Answered(), Kept([])) for place, which in enumerate(holders)]
+    assert together(samples.the_round(7, holders), 3, shares).weight == 84
 
 
 def test_a_holder_is_there_once() -> None:

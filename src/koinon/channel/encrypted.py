@@ -10,6 +10,7 @@ from koinon.channel.hidden_sum import HiddenSum
 from koinon.core.algorithm import Algorithm
 from koinon.core.wire import Domain
 from koinon.errors import ConfigurationError
+from koinon.privacy.encrypted_sum.pads import MOST_HOLDERS
 from koinon.privacy.encrypted_sum.parameters import Parameters
 from koinon.privacy.encrypted_sum.trust import statement
 
@@ -21,14 +22,16 @@ class Encrypted(HiddenSum):
     """Show the server only the sum of a round's updates, weights and metric sums, as a key holder decrypts it.
 
     ``key`` is the fingerprint of the key holder's public key, 64 hexadecimal digits, as ``koinon keyholder`` prints it: a
-    part of the app, so nobody takes part under another. Numbers are cut to multiples of ``2**-fraction_bits``, towards 0, so
+    part of the app, so nobody takes part under another. Of several key holders that share every sum (experimental) it is the
+    fingerprints of all: no sum is known without each of them, and no update unless all work together with the
+    coordinator. Numbers are cut to multiples of ``2**-fraction_bits``, towards 0, so
     that no norm grows. Weights are whole numbers up to ``largest_weight``: a client that weighs more does not take part. Fewer
     than ``least`` clients are never added up, nor fewer than the key holder's own floor. Small weights and fewer bits let
     several numbers share a coefficient, and updates be shorter (Fan and Vercauteren, ePrint 2012/144). In simulation nothing
     is encrypted: the very sum that the key holder would decrypt is computed, and figures of single clients are dropped.
     """
 
-    key: str
+    key: str | tuple[str, ...]
     fraction_bits: int = 20
     largest_weight: int = 4096
     least: int = 3
@@ -39,15 +42,28 @@ class Encrypted(HiddenSum):
 
     def __post_init__(self) -> None:
         self._check_fields()
-        if len(self.key) != _KEY_DIGITS or not set(self.key) <= set("0123456789abcdef"):
+        if not isinstance(self.key, str):
+            object.__setattr__(self, "key", tuple(self.key))
+        wrong = [key for key in self.keys if len(key) != _KEY_DIGITS or not set(key) <= set("0123456789abcdef")]
+        if wrong:
             raise ConfigurationError(
-                f"Encrypted.key is a key holder's fingerprint, {_KEY_DIGITS} hexadecimal digits; found {self.key[:80]!r}. koinon "
+                f"Encrypted.key is a key holder's fingerprint, {_KEY_DIGITS} hexadecimal digits; found {wrong[0][:80]!r}. koinon "
                 "keyholder prints it: ask the key holder, not the coordinator."
             )
+        if not 0 < len(set(self.keys)) == len(self.keys) <= MOST_HOLDERS:
+            raise ConfigurationError(
+                f"Encrypted.key has the fingerprints of 1 to {MOST_HOLDERS} different key holders; found {len(self.keys)}, "
+                f"{len(set(self.keys))} of them different."
+            )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The fingerprints of all key holders; updates are encrypted under the first one's lattice."""
+        return (self.key,) if isinstance(self.key, str) else self.key
 
     def protection(self, *, roster: bool) -> str:
         """Return whom the encryption protects from whom."""
-        return f"{self!r}: {' '.join(statement(self.least, roster))}"
+        return f"{self!r}: {' '.join(statement(self.least, roster, len(self.keys)))}"
 
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
         """Return the bytes of an update's ciphertexts where ``least`` clients send numbers of at most 1: of more, more."""

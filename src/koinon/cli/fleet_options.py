@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -23,7 +24,7 @@ from koinon.identity import versions
 
 def settings(
     *, listen: str, url: str | None, client_listen: str | None, certificate: Path | None, key: Path | None,
-    client_ca: Path | None, plain_http: bool, links: int, keyholder: str | None, **same: Any,
+    client_ca: Path | None, plain_http: bool, links: int, keyholders: Sequence[str], **same: Any,
 ) -> Settings:  # fmt: skip
     """Return how to serve. Raises ConfigurationError for options that leave less protected than they say."""
     host, port = address(listen)
@@ -43,7 +44,7 @@ def settings(
         certificate=_pair(certificate, key),
         client_authority=client_ca,
         invitations=links,
-        keyholder=None if keyholder is None else HolderLink.parse(keyholder),
+        keyholders=tuple(map(HolderLink.parse, keyholders)),
         **same,
     )
 

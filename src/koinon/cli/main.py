@@ -128,7 +128,10 @@ def doctor(link: str, app_file: Path | None, changes: tuple[str, ...], as_json: 
 @click.option("--links", type=click.IntRange(0, 1000), default=1, show_default=True, help="Join links on first start.")
 @click.option("--chunk-bytes", type=click.IntRange(1 << 10, 4 << 20), default=4 << 20, hidden=True)
 @click.option("--roster", type=_FILE, help="Who may take part in secure sums (koinon roster).")
-@click.option("--keyholder", metavar="LINK", envvar="KOINON_KEYHOLDER", help="Who decrypts encrypted sums.")
+@click.option(
+    "--keyholder", "keyholders", multiple=True, metavar="LINK", envvar="KOINON_KEYHOLDER",
+    help="Who decrypts encrypted sums; once for each.",
+)  # fmt: skip
 @click.option("--stay", is_flag=True, help="Go on serving when every run is over.")
 @_TRACK
 @click.option("--log-json", is_flag=True, help="On stderr one JSON object a line, for what happens.")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from koinon.errors import FleetError, FormatError
 from koinon.fleet.wire.certificates import fingerprint
-from koinon.fleet.wire.encrypted_terms import KEY, SUM, TERMS, HolderLink
+from koinon.fleet.wire.encrypted_terms import COUNT, KEY, SUM, TERMS, HolderLink
 from koinon.fleet.wire.refusal import Refusal
 from koinon.privacy.encrypted_sum.keys import PublicKey
 
@@ -41,6 +41,9 @@ class KeyHolder:
         self._context: ssl.SSLContext | None = None
         self._terms: Terms | None = None
 
+    def __str__(self) -> str:
+        return f"the key holder at {self._link.url}"
+
     def terms(self) -> Terms:
         """Return its public key and the clients it knows, asked for once. Raises Silent, Refusal, FormatError."""
         if self._terms is None:
@@ -60,6 +63,10 @@ class KeyHolder:
         """Return its answer, of at most ``most`` bytes, to a request. Raises Silent, Refusal, FormatError."""
         return self._call("POST", SUM, request, most)
 
+    def count(self, request: bytes) -> bytes:
+        """Return its share of how many clients are in a sum. Raises Silent, Refusal, FormatError."""
+        return self._call("POST", COUNT, request)
+
     def _call(self, method: str, path: str, body: bytes | None = None, most: int = _CONTROL_BYTES) -> bytes:
         try:
             if self._context is None:
@@ -68,16 +75,14 @@ class KeyHolder:
             seconds = _SECONDS + len(body or b"") / _SLOWEST_BYTES_PER_SECOND
             status, answer = self._exchanged(self._context, seconds, (method, path, body, head), most)
         except (OSError, http.client.HTTPException) as error:
-            raise Silent(f"the key holder at {self._link.url} ({type(error).__name__}: {error})") from error
+            raise Silent(f"{self} ({type(error).__name__}: {error})") from error
         if status == _OK:
             return answer
         try:
             told = json.loads(answer)["error"]
-            raise Refusal(status, str(told["code"]), str(told["message"])[:2000])
+            raise Refusal(status, str(told["code"]), f"{self}, which refuses: {str(told['message'])[:2000]}")
         except (ValueError, KeyError, TypeError) as error:
-            raise Silent(
-                f"the key holder at {self._link.url}, where something else answers (status {status})"
-            ) from error
+            raise Silent(f"{self}, where something else answers (status {status})") from error
 
     def _trusting(self) -> ssl.SSLContext:
         """Return what trusts the key holder's own authority, once that is the link's."""

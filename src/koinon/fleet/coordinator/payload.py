@@ -66,9 +66,9 @@ class Expected:
 
     @classmethod
     def of_encrypted(cls, algorithm: Algorithm, round: Round, finish: Callable[[Metrics], Any] = dict) -> Expected:
-        """Return what is expected of ciphertexts and a sealed pad."""
+        """Return what is expected of ciphertexts and of a sealed pad for each key holder."""
         size = update_bytes(round.parameters)
-        known = {CIPHERTEXTS: (np.dtype("u1"), (size,)), PAD: (np.dtype("u1"), (PAD_BYTES,))}
+        known = {CIPHERTEXTS: (np.dtype("u1"), (size,)), PAD: (np.dtype("u1"), (len(round.keys) * PAD_BYTES,))}
         return cls(algorithm, dict.fromkeys(known), known, finish, masked=True)
 
     @property
@@ -137,7 +137,7 @@ class Received:
         return Vector(self.upload.read(stored[BODY]), self.upload.read(stored[TAIL]))
 
     def encrypted(self) -> tuple[memoryview, memoryview]:
-        """Return the ciphertexts and the sealed pad."""
+        """Return the ciphertexts and the sealed pads."""
         stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
         return self.upload.read(stored[CIPHERTEXTS]).data, self.upload.read(stored[PAD]).data
 

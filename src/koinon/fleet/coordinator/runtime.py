@@ -64,7 +64,7 @@ class FleetRuntime:
         self._sums = TotalDigest()
         self._later = ThreadPoolExecutor(1)
         self._last = ""  # the blob of the server's state before this round
-        self._shown = ""  # the key holder's public key, as a blob
+        self._shown: frozenset[str] = frozenset()  # the key holders' public keys, as blobs
 
     # Runtime
 
@@ -144,7 +144,7 @@ class FleetRuntime:
         office = self._office(job.round, job.purpose)
         encrypted = encrypted_round(office, plan.algorithm, job, cohort, self._rest)
         if encrypted is not None:
-            self._shown = show(encrypted.key, self._run.ledger.blobs)
+            self._shown = show(encrypted.keys, self._run.ledger.blobs)
             return encrypted
         step = secure_sum_of(plan.algorithm)
         if step is None:
@@ -231,7 +231,7 @@ class FleetRuntime:
         self._run.forget(checkpoint.round, outcomes)
         self._stages = {}
         live = {blob, after.broadcast, after.variables} | ({best} if best else set())
-        self._written.keep(live, live | {self._last, self._shown})
+        self._written.keep(live, live | {self._last} | self._shown)
         self._last = blob
         self._later.submit(ledger.blobs.sync, blob)
         self._later.submit(ledger.blobs.clear)

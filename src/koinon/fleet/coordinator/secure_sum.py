@@ -38,7 +38,7 @@ class Office:
     round: int
     purpose: Purpose
     roster: Roster | None = None  # who may take part
-    holder: KeyHolder | None = None  # who decrypts an encrypted sum
+    holders: tuple[KeyHolder, ...] = ()  # who decrypts an encrypted sum
 
     def at(self, attempt: int, stage: Stage) -> Address:
         """Return the address of a step of the protocol."""

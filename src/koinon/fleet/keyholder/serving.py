@@ -27,7 +27,7 @@ from koinon.fleet.service.bodies import read_chunk
 from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.uvicorn_server import Door
 from koinon.fleet.wire.certificates import ServerCertificate, own_certificate
-from koinon.fleet.wire.encrypted_terms import KEY, SUM, TERMS, HolderLink
+from koinon.fleet.wire.encrypted_terms import COUNT, KEY, SUM, TERMS, HolderLink
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import kept_secret, write_secret
 from koinon.privacy.encrypted_sum.trust import statement
@@ -102,6 +102,7 @@ class _Calls:
             Route("/v1/ca", self.authority),
             Route(KEY, self.key),
             Route(TERMS, self.terms),
+            Route(COUNT, self.count, methods=["POST"]),
             Route(SUM, self.sum, methods=["POST"]),
         ]
         handlers: Any = {Refusal: _refused, FormatError: _malformed, StoreError: _unavailable, ClientDisconnect: _gone}
@@ -128,7 +129,14 @@ class _Calls:
         return JSONResponse({"roster": None if roster is None else roster.digest().hex()})
 
     async def sum(self, request: Request) -> Response:
-        """Decrypt a sum."""
+        """Decrypt a sum, or this holder's share of it."""
+        return await self._asked(request, self._office.answer)
+
+    async def count(self, request: Request) -> Response:
+        """Say how many clients are in a sum, as far as this holder's share of it knows."""
+        return await self._asked(request, self._office.count)
+
+    async def _asked(self, request: Request, answer: Callable[[bytes], bytes]) -> Response:
         self._admit(request)
         length = request.headers.get("content-length", "")
         if not length.isascii() or not length.isdigit() or int(length) > _MOST_BYTES:
@@ -138,7 +146,7 @@ class _Calls:
         async with self._busy:
             body = bytearray()
             await read_chunk(request, int(length), body.extend)
-            return Response(await asyncio.to_thread(self._office.answer, bytes(body)), media_type=_BYTES)
+            return Response(await asyncio.to_thread(answer, bytes(body)), media_type=_BYTES)
 
     def _admit(self, request: Request) -> None:
         """Raise Refusal unless the call has the token."""

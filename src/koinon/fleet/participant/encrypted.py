@@ -1,4 +1,4 @@
-"""A participant's half of an encrypted sum: it encrypts under the app's key holder's key, pads, signs, and has spoken."""
+"""A participant's half of an encrypted sum: it pads for the app's key holders, encrypts, signs, and has spoken."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _LARGEST_KEY = 1 << 18
 
 
 class Seal:
-    """Encrypts for one key holder; its public key comes by way of the coordinator, and its fingerprint is the app's."""
+    """Encrypts for the key holders; their public keys come by way of the coordinator, and their fingerprints are the app's."""
 
     def __init__(self, connection: Connection, key: OwnKey) -> None:
         self._connection, self._own = connection, key
-        self._holder: PublicKey | None = None
+        self._holders: tuple[PublicKey, ...] = ()
 
     def opened(self, algorithm: Algorithm, place: Place, value: Tree, cohort: int) -> Callable[[Payload], Payload]:
         """Return what encrypts an update for an attempt at a sum. Raises FormatError, ProtocolError, before it is computed."""
         step = encrypted_of(algorithm)
         assert step is not None, "the caller has seen it"
-        if self._holder is None:
-            self._holder = self._fetched(step.key)
-        holder, room = self._holder, step.figures
+        if not self._holders:
+            self._holders = tuple(map(self._fetched, step.keys))
+        holders, room = self._holders, step.figures
         at = (algorithm, place.run, place.round, place.purpose, place.attempt)
-        round = round_of(*at, value=value, cohort=cohort, key=holder)
+        round = round_of(*at, value=value, cohort=cohort, keys=holders)
 
         def seal(sent: Payload) -> Payload:
             numbers = flat(sent.value), int(sent.weight), flat_figures(sent.metrics, room).tolist()
-            out = encrypted(round, [holder], self._own.public.text, numbers, self._own.sign)
+            out = encrypted(round, holders, self._own.public.text, numbers, self._own.sign)
             parts = {
                 CIPHERTEXTS: np.frombuffer(out.update, np.uint8),
-                PAD: np.frombuffer(out.pads[0].to_bytes(), np.uint8),
+                PAD: np.frombuffer(b"".join(pad.to_bytes() for pad in out.pads), np.uint8),
             }
             shapes = {name: np.zeros(np.shape(sums)) for name, sums in sent.metrics.items()}
             return Payload(parts, np.float32(1), shapes)

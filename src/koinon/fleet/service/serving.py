@@ -186,7 +186,7 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     keys = parts.access.keys()
     chain = partial(ReceiptChain, opening, parts.key, ledger, run.members, keys)
     roster = None if settings.roster is None else draft(settings.roster)
-    office = partial(Office, parts.mailbox, keys, key, roster=roster, holder=_holder(app, settings))
+    office = partial(Office, parts.mailbox, keys, key, roster=roster, holders=_holders(app, settings))
     driven = Driven(run, training, app.engine, chain, office, _recorder(key, app, rounds))
     served = ServedRun(
         run=run,
@@ -205,16 +205,17 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     return served, Driver(driven)
 
 
-def _holder(app: ServedApp, settings: Settings) -> KeyHolder | None:
+def _holders(app: ServedApp, settings: Settings) -> tuple[KeyHolder, ...]:
     """Return who decrypts the app's sums. Raises ConfigurationError where nobody would."""
-    if encrypted_of(app.training.plan.algorithm) is None:
-        return None
-    if settings.keyholder is None:
+    step = encrypted_of(app.training.plan.algorithm)
+    if step is None:
+        return ()
+    if len(settings.keyholders) < len(step.keys):
         raise ConfigurationError(
-            f"{app.name} encrypts its updates, and nobody is named who decrypts their sums. Give --keyholder LINK, which koinon "
-            "keyholder prints at another institution."
+            f"{app.name} encrypts its updates, and of those who decrypt their sums --keyholder names {len(settings.keyholders)} of "
+            f"{len(step.keys)}. Give --keyholder LINK for each, which koinon keyholder prints at another institution."
         )
-    return KeyHolder(settings.keyholder)
+    return tuple(map(KeyHolder, settings.keyholders))
 
 
 def _releases(app: ServedApp, plan: Plan, folder: Path) -> Releases | None:

@@ -51,7 +51,7 @@ class Settings:
     proxies: tuple[str, ...] = ()  # addresses whose word on who calls is taken: X-Forwarded-For
     invitations: int = 1
     roster: Path | None = None  # who may take part in secure sums
-    keyholder: HolderLink | None = None  # who decrypts encrypted ones
+    keyholders: tuple[HolderLink, ...] = ()  # who decrypts encrypted ones
     stay: bool = False
     chunk_bytes: int = CHUNK_BYTES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from koinon import tree
@@ -18,11 +19,11 @@ from koinon.tree import Tree
 CIPHERTEXTS, PAD = "ciphertexts", "pad"
 """What an encrypted update's two parts are called in its file: bytes, both."""
 PAD_BYTES = len(SealedPad("ed25519:" + 43 * "A", bytes(80), bytes(64)).to_bytes())
-"""Of a client whose name is its Ed25519 key."""
+"""For one key holder, of a client whose name is its Ed25519 key; an update has a pad for each, one after the other."""
 ATTEMPTS = 256
 """How often a round may be asked for under another number, where the key holder could not decrypt one."""
-KEY, TERMS, SUM = "/v1/key", "/v1/terms", "/v1/sum"
-"""What a key holder is asked for: its public key, its list of clients, a sum."""
+KEY, TERMS, COUNT, SUM = "/v1/key", "/v1/terms", "/v1/count", "/v1/sum"
+"""What a key holder is asked for: its public key, its list of clients; of several its share of how many are in a sum; a sum."""
 _SLACK = 1 + 2.0**-10  # the float32 norm of a clipped update may exceed its bound by rounding
 _PATH = "keyholder"
 
@@ -54,18 +55,20 @@ class HolderLink:
 
 
 def round_of(
-    algorithm: Algorithm, run: str, round: int, purpose: Purpose, attempt: int, *, value: Tree, cohort: int, key: PublicKey
+    algorithm: Algorithm, run: str, round: int, purpose: Purpose, attempt: int, *, value: Tree, cohort: int,
+    keys: Sequence[PublicKey],
 ) -> Round:  # fmt: skip
     """Return which sum an attempt at a stage is for; ``value`` has the shape of an update, ``cohort`` is the round's.
 
-    Raises ProtocolError for another key than the app's, and when a round has been attempted too often.
+    Raises ProtocolError for other ``keys`` than the app's, and when a round has been attempted too often.
     """
     step, bound = encrypted_of(algorithm), algorithm.wires()[-1][1].l2_bound
     assert step is not None and bound is not None, "the step's own check refuses what is unbounded"
-    if key.fingerprint.hex() != step.key:
+    fingerprints = tuple(key.fingerprint for key in keys)
+    if (found := tuple(key.hex() for key in fingerprints)) != step.keys:
         raise ProtocolError(
-            f"The key holder's key has the fingerprint {key.fingerprint.hex()}, and the app is for {step.key}. Ask the key holder, "
-            "not the coordinator, which is right."
+            f"The key holder's key has the fingerprint {', '.join(found)}, and the app is for {', '.join(step.keys)}. Ask the key "
+            "holder, not the coordinator, which is right."
         )
     if attempt >= ATTEMPTS:
         raise ProtocolError(
@@ -74,14 +77,14 @@ def round_of(
     train = purpose is Purpose.TRAIN
     parameters = step.parameters(
         values=max(1, tree.size(value)) if train else 1,
-        cohort=math.ceil(max(cohort, needed(step.least, key)) * algorithm.schedule.over_selection),
+        cohort=math.ceil(max(cohort, needed(step.least, keys)) * algorithm.schedule.over_selection),
         bound=float(bound if train else 1.0) * _SLACK,
         uniform=not train or bool(algorithm.private),
     )
     number = round * ATTEMPTS + attempt
-    return Round(run=f"{run} {purpose.value}", number=number, parameters=parameters, keys=(key.fingerprint,))
+    return Round(run=f"{run} {purpose.value}", number=number, parameters=parameters, keys=fingerprints)
 
 
-def needed(least: int, key: PublicKey) -> int:
-    """Return the fewest clients of whom there is a sum: the app's word, or the key holder's if that is more."""
-    return max(least, key.floor)
+def needed(least: int, keys: Sequence[PublicKey]) -> int:
+    """Return the fewest clients of whom there is a sum: the app's word, or a key holder's if that is more."""
+    return max(least, *(key.floor for key in keys))

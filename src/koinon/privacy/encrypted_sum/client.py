@@ -30,7 +30,7 @@ def encrypted(
     """Return what ``client`` sends of ``numbers``: an update, its weight, its metric sums.
 
     The update is float32 ``[values]``; it, the weight and the figures are weighted and rounded as ``round.parameters`` says.
-    Raises ClientError for numbers that do not fit, FleetError for other keys than the round's, and UnsupportedError
+    Of several ``holders`` the first one's lattice encrypts, and each has a pad of its own. Raises ClientError for numbers that do not fit, FleetError for other keys than the round's, and UnsupportedError
     without ``koinon[he]``.
     """
     _refuse_other_keys(round, holders)
@@ -56,8 +56,6 @@ def _refuse_other_keys(round: Round, holders: Sequence[PublicKey]) -> None:
             f"The key holders' keys have the fingerprints {_hex(found)}, and the round is for {_hex(round.keys)}. Ask the key "
             "holders, not the coordinator, which are right."
         )
-    if [bool(holder.lattice) for holder in holders] != [True] + [False] * (len(holders) - 1):
-        raise FleetError("Of several key holders the first has a lattice's key, and the others keep pads alone.")
 
 
 def _hex(fingerprints: Sequence[bytes]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Self
@@ -12,11 +12,12 @@ from typing import Self
 import numpy as np
 
 from koinon.errors import ConfigurationError, FleetError, FormatError, StoreError
-from koinon.privacy.encrypted_sum import binary, ciphertexts, lattice, packing
+from koinon.privacy.encrypted_sum import binary, ciphertexts, lattice
 from koinon.privacy.encrypted_sum.keys import SecretKey
 from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.pads import LONGEST_NAME, MOST_HOLDERS, Pad, Round, SealedPad, Verify
 from koinon.privacy.encrypted_sum.parameters import DEGREE, Parameters
+from koinon.privacy.encrypted_sum.shares import Share, together
 from koinon.privacy.random_bits import KEY_BYTES
 from koinon.tree import Array
 
@@ -27,7 +28,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Request:
-    """What a coordinator asks: the sum of these clients, in this round."""
+    """What a coordinator asks: the sum of these clients, in this round.
+
+    ``pads`` are those for the holder that is asked. ``total`` is the sum of their ciphertexts, :meth:`EncryptedSum.to_bytes`;
+    of several holders the first one alone gets it, and the others nothing.
+    """
 
     round: Round
     pads: tuple[SealedPad, ...]
@@ -122,18 +127,19 @@ class KeyHolder:
         clients or too many, one of them twice, a signature or a seal that does not hold, a round that is over. Raises it
         too where the ciphertext is not the sum of these clients; that round is then over, and no number is returned.
         """
-        return together(request, [self.share(request, answered, keep)])
+        return together(request.round, len(request.pads), [self.share(request, answered, keep)])
 
-    def share(self, request: Request, answered: Answered, keep: Callable[[Answered], None]) -> Array:
-        """Return this holder's share of the plaintexts, uint64 ``[ciphertexts, DEGREE]``, as :meth:`answer` does.
+    def share(self, request: Request, answered: Answered, keep: Callable[[Answered], None]) -> Share:
+        """Return this holder's share of a sum, refused as :meth:`answer` refuses.
 
-        With one holder it is the plaintexts. With several it is uniform without the others' shares, see :func:`together`.
+        It is uniform without the other holders' shares; the share of a single holder is the sum.
         """
         self._admit(request)
-        body = ciphertexts.summed(request.total, request.round) if self.secret.lattice else None
+        first = request.round.keys[0] == self.secret.public.fingerprint  # the others' requests have no ciphertext
+        body = ciphertexts.summed(request.total, request.round) if first else None
         pads = [pad.opened(request.round, self.secret) for pad in request.pads]
         keep(answered.with_request(request))
-        return self._decrypted(request.round.parameters, body, pads)
+        return Share(self._decrypted(request.round.parameters, body, pads))
 
     def _admit(self, request: Request) -> None:
         round, names = request.round, [pad.client for pad in request.pads]
@@ -165,23 +171,3 @@ class KeyHolder:
             for plaintext, own in zip(plaintexts, pad.plaintexts(), strict=False):  # a pad has no end
                 plaintext -= own
         return plaintexts & np.uint64((1 << parameters.plain_bits) - 1)
-
-
-def together(request: Request, shares: Sequence[Array]) -> Totals:
-    """Return the totals of all holders' shares of one request's round; each holder has had a request with its own pads.
-
-    Raises FleetError unless each plaintext counts the clients whose pads were taken off: no number is returned then.
-    """
-    parameters, clients = request.round.parameters, len(request.pads)
-    if len(shares) != len(request.round.keys):
-        raise FleetError(
-            f"The sum is shared by {len(request.round.keys)} key holders, and {len(shares)} answered. Without all of them it is "
-            "noise: ask each for its share."
-        )
-    plaintexts: Array = np.sum(shares, axis=0, dtype=np.uint64) & np.uint64((1 << parameters.plain_bits) - 1)
-    if (plaintexts[:, 0] != clients).any():
-        raise FleetError(
-            f"The ciphertext is not the sum of these {clients} clients: one is missing, or there twice, or the sum was changed "
-            "or made for another key. This round is not decrypted; look into it before the next one."
-        )
-    return packing.unpacked(parameters, plaintexts, clients)

@@ -29,8 +29,7 @@ _ANY_PLAINTEXT = 20  # keys do not depend on the modulus of plaintexts
 class PublicKey:
     """What clients need of a key holder. They pin its ``fingerprint``, which covers the floor too.
 
-    ``lattice`` has 131,072 bytes, or none where several holders share the work and this one keeps pads alone; ``envelope``
-    32 bytes; ``floor`` is the fewest clients of whom a sum is decrypted.
+    ``lattice`` has 131,072 bytes, ``envelope`` 32; ``floor`` is the fewest clients of whom a sum is decrypted.
     """
 
     lattice: bytes = field(repr=False)
@@ -76,16 +75,11 @@ class SecretKey:
         return f"SecretKey(of {self.public.fingerprint.hex()[:16]})"
 
     @classmethod
-    def generate(cls, floor: int, *, pads_alone: bool = False) -> Self:
-        """Return new keys from the operating system's generator. Raises UnsupportedError without ``koinon[he]``.
-
-        ``pads_alone`` is for all but the first of several holders of one sum.
-        """
+    def generate(cls, floor: int) -> Self:
+        """Return new keys from the operating system's generator. Raises UnsupportedError without ``koinon[he]``."""
         private = _x25519().generate()
-        secret, public = b"", b""
-        if not pads_alone:
-            with opened(_ANY_PLAINTEXT) as lattice:
-                secret, public = lattice.generate()
+        with opened(_ANY_PLAINTEXT) as lattice:
+            secret, public = lattice.generate()
         raw = private.public_key().public_bytes_raw()
         return cls(secret, private.private_bytes_raw(), PublicKey(public, raw, floor))
 
@@ -101,7 +95,7 @@ class SecretKey:
         lattice = _checked(reader.field(SECRET_BYTES), SECRET_BYTES)
         public = PublicKey.from_bytes(bytes(reader.rest()))
         derived: bytes = _x25519().from_private_bytes(envelope).public_key().public_bytes_raw()
-        if derived != public.envelope or bool(lattice) != bool(public.lattice):
+        if derived != public.envelope:
             raise FormatError(
                 "A key holder's secret key does not belong to the public key beside it. Restore it from a copy."
             )
@@ -109,9 +103,9 @@ class SecretKey:
 
 
 def _checked(words: bytes, size: int) -> bytes:
-    """Return polynomials that alternate between the two primes, if each number is below its own; or nothing."""
-    if len(words) not in (0, size):
-        raise FormatError(f"A key has {len(words)} bytes of a lattice, where {size} or none are right: it was cut off.")
+    """Return polynomials that alternate between the two primes, if each number is below its own."""
+    if len(words) != size:
+        raise FormatError(f"A key has {len(words)} bytes of a lattice, where {size} are right: it was cut off.")
     numbers = np.frombuffer(words, "<u8").reshape(-1, 2, DEGREE)
     if not (numbers < np.array([MODULUS, SPECIAL], np.uint64)[:, None]).all():
         raise FormatError("A key has a number that is not below its modulus: it is damaged, or no key.")

@@ -36,7 +36,7 @@ _SEALED_BYTES = KEY_BYTES + 48  # an X25519 key and an authentication tag
 class Round:
     """Which sum a ciphertext is for: all of it is in every signature and every seal, so nothing fits another round.
 
-    ``keys`` are the fingerprints of the key holders: of one; or of several, the one with the lattice first.
+    ``keys`` are the fingerprints of the key holders: of one; or of several, first of all that of whose lattice encrypts.
     """
 
     run: str

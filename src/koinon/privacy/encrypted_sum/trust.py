@@ -7,7 +7,7 @@ def statement(floor: int, signed_list: bool, holders: int = 1) -> tuple[str, ...
     """Return what an encrypted sum protects from, a line each.
 
     ``signed_list`` says that the key holder knows the clients' keys from a list which the coordinator cannot change.
-    Several ``holders`` share each sum.
+    Several ``holders`` share each sum, which is experimental.
     """
     crowd = (
         f"The coordinator learns no update, whatever it does: only sums of at least {floor} clients, one a round."
@@ -18,12 +18,13 @@ def statement(floor: int, signed_list: bool, holders: int = 1) -> tuple[str, ...
         crowd,
         "The key holder learns the sums. It receives no client's ciphertext and must not: it could open it."
         if holders == 1
-        else "No key holder learns a sum, or an update; who has all their shares learns the sum.",
+        else f"No key holder learns a sum or an update. The coordinator learns the sums, of all {holders} key holders' shares.",
         "Coordinator and key holder together learn every update."
         if holders == 1
         else f"Coordinator and all {holders} key holders together learn every update; without one of them, none.",
         f"A sum says something about each client in it; clients that tell the coordinator theirs count among the {floor}.",
-        "A client can spoil a sum, unseen, with numbers that do not fit.",
+        "A client can spoil a sum, unseen, with numbers that do not fit; a key holder can falsify one.",
         "The coordinator can leave clients out, and falsify the model that it makes of a sum.",
+        *(() if holders == 1 else (f"Sums that {holders} key holders share are experimental.",)),
         "This protocol has had no external review.",
     )
