@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from koinon.channel.bfloat16 import Bfloat16 as Bfloat16
     from koinon.channel.clip import Clip as Clip
     from koinon.channel.correlated_noise import CorrelatedNoise as CorrelatedNoise
+    from koinon.channel.distributed_noise import DistributedNoise as DistributedNoise
     from koinon.channel.encrypted import Encrypted as Encrypted
     from koinon.channel.local_privacy import LocalGaussian as LocalGaussian
     from koinon.channel.noise import GaussianNoise as GaussianNoise
@@ -115,6 +116,7 @@ _HOMES = {
     "koinon.channel.bfloat16": ("Bfloat16",),
     "koinon.channel.clip": ("Clip",),
     "koinon.channel.correlated_noise": ("CorrelatedNoise",),
+    "koinon.channel.distributed_noise": ("DistributedNoise",),
     "koinon.channel.encrypted": ("Encrypted",),
     "koinon.channel.local_privacy": ("LocalGaussian",),
     "koinon.channel.noise": ("GaussianNoise",),

@@ -13,7 +13,7 @@ from koinon import tree
 from koinon.core.execution import Plan
 from koinon.core.types import Variables
 from koinon.errors import ConfigurationError
-from koinon.privacy.hiding import hiding, simulated
+from koinon.privacy.hiding import simulated
 from koinon.privacy.releases import Releases
 from koinon.privacy.statement import PrivacyStatement
 from koinon.report.history import History
@@ -43,9 +43,8 @@ class Run:
     @property
     def promises(self) -> list[str]:
         """All that is said of the run's privacy, a line each: the statement, and what single updates are hidden by."""
-        step = hiding(self.plan.algorithm)
         said = [] if self.privacy is None else self.privacy.lines()
-        return said if step is None else [*said, simulated(step)]
+        return [*said, *simulated(self.plan.algorithm)]
 
     @property
     def charged(self) -> tuple[tuple[str, str, str], ...]:

@@ -18,6 +18,7 @@ from koinon.channel.adaptive_clip import AdaptiveClip
 from koinon.channel.bfloat16 import Bfloat16
 from koinon.channel.clip import Clip
 from koinon.channel.correlated_noise import CorrelatedNoise
+from koinon.channel.distributed_noise import DistributedNoise
 from koinon.channel.encrypted import Encrypted
 from koinon.channel.local_privacy import LocalGaussian
 from koinon.channel.noise import GaussianNoise
@@ -143,7 +144,16 @@ BOUNDED = Wire(l2_bound=1.0)
 
 
 @pytest.mark.parametrize(
-    "transform", [GaussianNoise(1.0), CorrelatedNoise(1.0, 4), LocalGaussian(1.0), LocalGaussian(20.0, 1e-8)], ids=repr
+    "transform",
+    [
+        GaussianNoise(1.0),
+        CorrelatedNoise(1.0, 4),
+        LocalGaussian(1.0),
+        LocalGaussian(20.0, 1e-8),
+        DistributedNoise(1.0),
+        DistributedNoise(20.0, steps=500),
+    ],
+    ids=repr,
 )
 def test_noise(transform) -> None:
     check_transform(transform, before=BOUNDED)

@@ -44,6 +44,11 @@ class HiddenSum(ABC):
         refuse_what_cannot_be_hidden(self, wire)
         return replace(wire, domain=self.domain, opaque_by=repr(self))
 
+    @property
+    def ideal(self) -> bool:
+        """Whether a simulation computes what the messages would leave, and sends none."""
+        return True
+
     def init(self, value: Tree) -> Tree:
         """Return nothing."""
         return {}

@@ -37,6 +37,11 @@ class SecureSum(HiddenSum):
         if self.simulate not in ("ideal", "protocol"):
             raise ConfigurationError(f"SecureSum.simulate is 'ideal' or 'protocol'; found {self.simulate!r}.")
 
+    @property
+    def ideal(self) -> bool:
+        """Whether a simulation computes what the messages would leave, and sends none."""
+        return self.simulate == "ideal"
+
     def protection(self, *, roster: bool) -> str:
         """Return whom the masks protect from whom."""
         if not roster:
@@ -52,9 +57,15 @@ class SecureSum(HiddenSum):
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
         """Return the bytes in a ring of 32 bits, or of 64 where the largest weight leaves too few for 64 clients."""
         wide = self.fraction_bits + (self.largest_weight - 1).bit_length() + 8 > 32
-        return (8 if wide else 4) * sum(sizes.values())
+        return (8 if wide else 4) * max(sum(sizes.values()), value_bytes // 4)
 
 
 def secure_sum_of(algorithm: Algorithm) -> SecureSum | None:
     """Return the step that hides single updates, if the algorithm has it."""
     return next((step for step in algorithm.channel if isinstance(step, SecureSum)), None)
+
+
+def by_messages(algorithm: Algorithm) -> bool:
+    """Return whether a simulated round is to run the real messages, so that all its clients have to be in one place."""
+    step = secure_sum_of(algorithm)
+    return step is not None and not step.ideal

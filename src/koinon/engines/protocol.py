@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from koinon.channel.secure_sum import secure_sum_of
+from koinon.channel.secure_sum import by_messages, secure_sum_of
 from koinon.core.execution import Engine, Plan
 from koinon.core.types import Job, Partial, Payload, Purpose
 from koinon.errors import UnsupportedError
@@ -22,16 +22,15 @@ class ProtocolEngine:
 
     def run(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Compute every task. Raises UnsupportedError without what the protocol needs."""
-        step = secure_sum_of(plan.algorithm)
-        if step is None or step.simulate != "protocol" or job.purpose is not Purpose.TRAIN or not len(job.tasks):
+        if not by_messages(plan.algorithm) or job.purpose is not Purpose.TRAIN or not len(job.tasks):
             return self._engine.run(plan, job, states)
         try:
             from koinon.engines.masked_round import masked_round
         except ModuleNotFoundError as error:
             raise UnsupportedError(
-                f"{step!r} needs {error.name}, which is not installed. Run: pip install 'koinon[privacy]'"
+                f"{secure_sum_of(plan.algorithm)!r} needs {error.name}, which is not installed. Run: pip install 'koinon[privacy]'"
             ) from error
-        return masked_round(self._engine, step, plan, job, states)
+        return masked_round(self._engine, plan, job, states)
 
     def send(self, plan: Plan, job: Job, states: Tree) -> tuple[Payload, Tree]:
         """Compute the one task of ``job``."""

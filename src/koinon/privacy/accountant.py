@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from koinon.errors import ConfigurationError, UnsupportedError
+from koinon.privacy import renyi
 from koinon.privacy.analytic import gaussian_epsilon
 from koinon.privacy.mechanism import Adjacency, Event
 
@@ -20,20 +21,25 @@ _TOLERANCE = 1e-4  # of a calibrated multiplier, relative
 _SMALLEST = 1e-2  # multiplier that is looked for
 
 
-def epsilon(*, noise_multiplier: float, rounds: int, delta: float, sampling_rate: float = 1.0) -> float:
+def epsilon(
+    *, noise_multiplier: float, rounds: int, delta: float, sampling_rate: float = 1.0, steps: float | None = None
+) -> float:
     """Return epsilon after ``rounds`` releases of a sum with Gaussian noise, by privacy loss distributions.
 
     ``noise_multiplier`` is the standard deviation over the clipping norm, ``sampling_rate`` in (0, 1] the probability
     of each client's own coin (Poisson sampling), ``delta`` in (0, 1). Adjacent are data sets that differ by one client
-    more or less. Raises UnsupportedError without ``koinon[privacy]``, ConfigurationError for a value out of range.
+    more or less. With ``steps`` the noise is that of ``DistributedNoise(multiplier, steps)``, by Renyi divergences, and nothing is
+    sampled. Raises UnsupportedError without ``koinon[privacy]``, ConfigurationError for a value out of range.
 
     >>> round(epsilon(noise_multiplier=4.0, sampling_rate=0.01, rounds=10_000, delta=1e-5), 4)  # doctest: +SKIP
     0.947
     """
-    return composed({_poisson(noise_multiplier, sampling_rate): _whole(rounds)}, delta)
+    return composed({_event(noise_multiplier, sampling_rate, steps): _whole(rounds)}, delta)
 
 
-def noise_multiplier(*, epsilon: float, rounds: int, delta: float, sampling_rate: float = 1.0) -> float:
+def noise_multiplier(
+    *, epsilon: float, rounds: int, delta: float, sampling_rate: float = 1.0, steps: float | None = None
+) -> float:
     """Return the least noise multiplier, to 4 digits and never too small, that keeps to ``epsilon``.
 
     The arguments are those of :func:`epsilon`. Renyi divergences give a bracket, loss distributions the answer.
@@ -43,7 +49,7 @@ def noise_multiplier(*, epsilon: float, rounds: int, delta: float, sampling_rate
     _whole(rounds)
 
     def spent(multiplier: float, count: Any) -> float:
-        return float(count({_poisson(multiplier, sampling_rate): rounds}, delta))
+        return float(count({_event(multiplier, sampling_rate, steps): rounds}, delta))
 
     high = 1.0
     while spent(high, composed_renyi) > epsilon:
@@ -75,9 +81,12 @@ def composed(events: Mapping[Event, int], delta: float) -> float:
     """Return epsilon at ``delta`` of all ``events``, each as often as said.
 
     By loss distributions; where nothing is sampled, by the formula of one Gaussian that all of them are together
-    (Dong, Roth and Su, "Gaussian Differential Privacy", 2022, corollary 3.3).
+    (Dong, Roth and Su, "Gaussian Differential Privacy", 2022, corollary 3.3); where clients add whole numbers as noise, by
+    Renyi divergences.
     """
     _check(events, delta)
+    if _has_steps(events):
+        return _by_renyi(events, delta)
     if all(event.rate == 1 for event in events):
         return gaussian_epsilon(sum(count / event.multiplier**2 for event, count in events.items()) ** 0.5, delta)
     accounting = _accounting()
@@ -89,6 +98,8 @@ def composed(events: Mapping[Event, int], delta: float) -> float:
 def composed_renyi(events: Mapping[Event, int], delta: float) -> float:
     """Return the same by Renyi divergences: never less than :func:`composed`, but for rounding."""
     _check(events, delta)
+    if _has_steps(events):
+        return _by_renyi(events, delta)
     accounting = _accounting()
     from dp_accounting.rdp import RdpAccountant
 
@@ -110,12 +121,26 @@ def rounds_within(before: Mapping[Event, int], event: Event, epsilon: float, del
     return low
 
 
-def _poisson(multiplier: float, rate: float) -> Event:
+def _event(multiplier: float, rate: float, steps: float | None) -> Event:
     if not (0 < multiplier < math.inf and 0 < rate <= 1):
         raise ConfigurationError(
             f"A noise multiplier above 0 and a sampling rate in (0, 1] are needed; found {multiplier!r} and {rate!r}."
         )
-    return Event(multiplier, rate, Adjacency.ADD_OR_REMOVE)
+    if steps is None:
+        return Event(multiplier, rate, Adjacency.ADD_OR_REMOVE)
+    if not 1 <= steps < math.inf:
+        raise ConfigurationError(f"A clipping norm of at least 1 step is needed; found steps={steps!r}.")
+    return Event(multiplier, rate, Adjacency.ZERO_OUT, float(steps))
+
+
+def _has_steps(events: Mapping[Event, int]) -> bool:
+    return any(event.steps is not None for event in events)
+
+
+def _by_renyi(events: Mapping[Event, int], delta: float) -> float:
+    if not any(events.values()):
+        return 0.0
+    return renyi.epsilon(lambda order: sum(n * renyi.divergence(event, order) for event, n in events.items()), delta)
 
 
 def _whole(rounds: int) -> int:

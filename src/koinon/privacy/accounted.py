@@ -86,7 +86,7 @@ class Accounted:
         """How units come to be in a round, and what of that is counted, in words."""
         if isinstance(self.mechanism, PrivateWork):
             return self.mechanism.sampling
-        if self.mechanism.trust is Trust.NOBODY:
+        if self.mechanism.trust is not Trust.COORDINATOR:
             return "counted as if every client took part in every round: the coordinator knows who does"
         how = self.participation.sampling
         said = {
@@ -109,7 +109,7 @@ def accounted(algorithm: Algorithm, population: int) -> Accounted | None:
     assert isinstance(mechanism, Mechanism), "that is how it was found"
     assert bound is not None, "the algorithm's check refuses noise without a bound"
     participation = _ALWAYS
-    if mechanism.trust is not Trust.NOBODY:
+    if mechanism.trust is Trust.COORDINATOR:
         assert isinstance(algorithm.sampler, AccountedSampler), "the algorithm's check refuses every other"
         participation = algorithm.sampler.participation(population)
         _check_addable(mechanism, bound, algorithm.sampler.largest(population) if population else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from koinon.core.algorithm import Algorithm
+from koinon.privacy.mechanism import DistributedMechanism
 
 
 @runtime_checkable
@@ -19,6 +20,10 @@ class Hiding(Protocol):
     def least(self) -> int:
         """The fewest clients whose sum may be known."""
 
+    @property
+    def ideal(self) -> bool:
+        """Whether a simulation computes what its messages would leave, and sends none."""
+
     def protection(self, *, roster: bool) -> str:
         """Return whom it protects from whom between institutions, with a signed roster or without, in a sentence."""
 
@@ -28,9 +33,20 @@ def hiding(algorithm: Algorithm) -> Hiding | None:
     return next((step for step in algorithm.channel if isinstance(step, Hiding)), None)
 
 
-def simulated(step: Hiding) -> str:
-    """Return what is said of a step where nobody is hidden from anybody."""
-    return (
+def simulated(algorithm: Algorithm) -> list[str]:
+    """Return what is said, a line each, of steps that hide single updates where nobody is hidden from anybody."""
+    step = hiding(algorithm)
+    if step is None:
+        return []
+    said = (
         f"simulated: {step!r} hides nothing here, in one process; the sum is the one it would leave between institutions, "
         "and no figure of a single client is kept"
     )
+    noise = next((own for own in algorithm.channel if isinstance(own, DistributedMechanism)), None)
+    if noise is None or not step.ideal:
+        return [said]
+    how = (
+        f"simulated: of {noise!r} the noise of all clients is drawn at once, of the very law of their sum, and the sum is rounded "
+        "once, where each client rounds; simulate='protocol' lets each draw and round its own"
+    )
+    return [said, how]

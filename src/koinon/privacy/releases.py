@@ -14,8 +14,8 @@ from koinon.privacy.accountant import composed, require, rounds_within
 from koinon.privacy.accounted import Accounted, accounted, all_accounted
 from koinon.privacy.budget import PrivacyBudget
 from koinon.privacy.ledger import Entry, Ledger, Scope, Spent
-from koinon.privacy.mechanism import CentralMechanism, Noise
-from koinon.privacy.random_bits import PrivacyKeys, RandomStream
+from koinon.privacy.mechanism import CentralMechanism, DistributedMechanism, Noise
+from koinon.privacy.random_bits import KEY_BYTES, PrivacyKeys, RandomStream
 from koinon.privacy.sampling import AccountedSampler, Scheduled
 from koinon.privacy.statement import PrivacyStatement, delta_of, statement
 from koinon.tree import Array, Tree
@@ -131,13 +131,29 @@ class Releases:
 
     def release(self, round: int, total: Tree) -> Tree:
         """Return a round's exact total with its noise. Raises ConfigurationError for a round that is not in the ledger."""
+        self._check_written(round)
+        assert isinstance(self._own.mechanism, CentralMechanism), "only a central mechanism has a release"
+        assert self._own.bound is not None, "a mechanism of the channel has a bound"
+        return self._own.mechanism.release(total, self._own.bound, round, self._noise)
+
+    def stand_in(self, round: int, total: Tree, clients: int) -> Tree:
+        """Return a simulated round's exact total of so many clients as their messages would have left it.
+
+        That is with noise where the clients add it themselves. Raises ConfigurationError for a round that is not in the ledger.
+        """
+        mechanism = self._own.mechanism
+        if not isinstance(mechanism, DistributedMechanism):
+            return total
+        self._check_written(round)
+        assert self._own.bound is not None, "a mechanism of the channel has a bound"
+        key = RandomStream(self._keys.noise, round).words(KEY_BYTES // 8).tobytes()
+        return mechanism.stand_in(total, self._own.bound, clients, key)
+
+    def _check_written(self, round: int) -> None:
         if round not in self._written:
             raise ConfigurationError(
                 f"A sum was to be released, but round {round} is not in the ledger. Call begin({round}, ...) first."
             )
-        assert isinstance(self._own.mechanism, CentralMechanism), "only a central mechanism has a release"
-        assert self._own.bound is not None, "a mechanism of the channel has a bound"
-        return self._own.mechanism.release(total, self._own.bound, round, self._noise)
 
     def statement(self, population: int) -> PrivacyStatement:
         """Return what may be claimed of everything in the ledger so far."""

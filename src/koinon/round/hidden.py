@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +11,15 @@ from koinon.core.types import Partial, Purpose, Rows
 from koinon.errors import ConfigurationError
 from koinon.privacy.hiding import Hiding
 from koinon.privacy.secure_sum.layout import SUM_SCALE
-from koinon.tree import Array
+from koinon.tree import Array, Tree
 
 
-def hidden(step: Hiding, purpose: Purpose, partial: Partial, names: Sequence[str]) -> Partial:
+def hidden(
+    step: Hiding, purpose: Purpose, partial: Partial, names: Sequence[str], noise: Callable[[Tree, int], Tree] | None = None
+) -> Partial:  # fmt: skip
     """Return a simulated round as a server would see it; one that is hidden already is returned as it is.
 
+    ``noise`` returns a total of so many clients' updates with the noise that they would have added themselves.
     Raises ConfigurationError for a client that weighs too much and for fewer clients than may be known the sum of.
     """
     rows = partial.rows
@@ -30,8 +33,11 @@ def hidden(step: Hiding, purpose: Purpose, partial: Partial, names: Sequence[str
             f"{step!r} adds up at least {step.least} clients, and this round has {np.count_nonzero(kept)} "
             f"({purpose.value}). Draw more clients a round, or lower least to no less than 3."
         )
+    total = partial.total
+    if noise is not None and purpose is Purpose.TRAIN:
+        total = noise(total, int(np.count_nonzero(kept)))
     pooled = {name: _sum(np.asarray(column)[kept]) for name, column in rows.metrics.items()}
-    return replace(partial, rows=replace(rows, weights=kept.astype(np.float32), metrics={}, pooled=pooled))
+    return replace(partial, total=total, rows=replace(rows, weights=kept.astype(np.float32), metrics={}, pooled=pooled))
 
 
 def _check(step: Hiding, rows: Rows, names: Sequence[str]) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from koinon import exact, tree
+from koinon.channel.distributed_noise import distributed_noise_of
 from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
-from koinon.core.types import Metrics, Purpose
+from koinon.core.types import Metrics, Payload, Purpose
 from koinon.errors import ProtocolError
+from koinon.privacy.secure_sum.distributed import SharedNoise, honest_survivors, rotation_key
 from koinon.privacy.secure_sum.layout import Layout, Total
+from koinon.privacy.secure_sum.messages import Cohort
+from koinon.privacy.secure_sum.neighbours import Assumptions
+from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.terms import NO_ROSTER, Terms
 from koinon.tree import Array, Tree
 
@@ -26,16 +32,63 @@ def terms_of(
     """
     step, bound = secure_sum_of(algorithm), algorithm.wires()[-1][1].l2_bound
     assert step is not None and bound is not None, "the step's own check refuses what is unbounded"
-    train = purpose is Purpose.TRAIN
-    layout = Layout.of_scale(
-        max(1, tree.size(value)) if train else 1,
-        step.figures,
-        scale=step.fraction_bits,
-        cohort=math.ceil(cohort * algorithm.schedule.over_selection),
-        bound=bound if train else 1.0,
-        largest_weight=step.largest_weight if train and not algorithm.private else 1,
+    train, largest = purpose is Purpose.TRAIN, math.ceil(cohort * algorithm.schedule.over_selection)
+    assumptions = Assumptions()
+    noise = distributed_noise_of(algorithm) if train else None
+    if noise is not None:
+        shared = noise.shared(bound, max(1, tree.size(value)), honest_survivors(step.least, assumptions))
+        layout = shared.layout(largest, step.figures)
+    else:
+        layout = Layout.of_scale(
+            max(1, tree.size(value)) if train else 1,
+            step.figures,
+            scale=step.fraction_bits,
+            cohort=largest,
+            bound=bound if train else 1.0,
+            largest_weight=step.largest_weight if train and not algorithm.private else 1,
+        )
+    return Terms(
+        run=f"{run} {purpose.value}",
+        round=round,
+        attempt=attempt,
+        layout=layout,
+        roster=roster,
+        assumptions=assumptions,
+        noise=0.0 if noise is None else noise.multiplier,
     )
-    return Terms(run=f"{run} {purpose.value}", round=round, attempt=attempt, layout=layout, roster=roster)
+
+
+def noise_of(algorithm: Algorithm, terms: Terms, cohort: int) -> SharedNoise | None:
+    """Return the noise that each of a cohort of this size adds under these terms, if they do."""
+    step, bound = distributed_noise_of(algorithm), algorithm.wires()[-1][1].l2_bound
+    if step is None or not terms.noise:
+        return None
+    assert bound is not None, "the step's own check refuses what is unbounded"
+    return step.shared(bound, terms.layout.numbers, honest_survivors(cohort, terms.assumptions))
+
+
+def vector_of(algorithm: Algorithm, terms: Terms, cohort: Cohort, sent: Payload, entropy: bytes) -> Vector:
+    """Return what a client masks. ``entropy`` is 32 bytes from the operating system's generator for this vector alone.
+
+    Raises ProtocolError for an update that cannot be added, or that no noise would cover.
+    """
+    step, noise = secure_sum_of(algorithm), noise_of(algorithm, terms, len(cohort))
+    assert step is not None, "a vector is for a secure sum"
+    numbers, weight, figures = flat(sent.value), int(sent.weight), flat_figures(sent.metrics, step.figures)
+    if noise is None:
+        return terms.layout.encode(numbers, weight, figures)
+    return terms.layout.encode_integers(
+        noise.encode(numbers, rotation_key(cohort.transcript), entropy), weight, figures
+    )
+
+
+def total_of(algorithm: Algorithm, terms: Terms, cohort: Cohort, vector: Vector) -> Total:
+    """Return what the sum of a cohort's unmasked vectors says, in the steps of every other total."""
+    total, noise = terms.layout.decode(vector), noise_of(algorithm, terms, len(cohort))
+    if noise is None:
+        return replace(total, update=total.update << (exact.FRACTION_BITS - terms.layout.scale))
+    real = noise.decode(total.update, rotation_key(cohort.transcript))
+    return replace(total, update=np.rint(real * exact.SCALE).astype(np.int64))
 
 
 def flat(value: Tree) -> Array:

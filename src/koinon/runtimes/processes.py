@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from koinon import tree
+from koinon.channel.secure_sum import by_messages
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Plan
 from koinon.core.protocols import Offers
@@ -80,6 +81,7 @@ class Processes:
         work = max(1.0, float(steps.sum()))
         first = (number, job.purpose) not in self._pace
         shared = first or self._pace[number, job.purpose] * work > _WORTH_SHARING
+        shared = shared and not by_messages(plan.algorithm)
         chunks = _chunks(steps, self.workers if shared else 1)
         broadcast = Parcel(job.broadcast)
         try:

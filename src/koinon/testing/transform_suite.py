@@ -12,7 +12,7 @@ from koinon import exact, keys, tree
 from koinon.core.protocols import Transform
 from koinon.core.types import Context
 from koinon.core.wire import Domain, Wire
-from koinon.privacy.mechanism import Adjacency, CentralMechanism, Mechanism, Noise
+from koinon.privacy.mechanism import Adjacency, CentralMechanism, DistributedMechanism, Mechanism, Noise
 from koinon.privacy.sampling import Participation, Sampling
 from koinon.testing.comparison import copied, near, same
 from koinon.testing.samples import update
@@ -22,6 +22,7 @@ _PLAIN = Wire()
 _NOTHING: Tree = MappingProxyType({})
 _QUIET = 20_000
 """Zeros to which noise is added: its deviation is then known to half a percent."""
+_COHORT = 10
 _SIZES = (0.0, 1e-6, 1e-2, 1.0, 1e3)
 
 
@@ -84,7 +85,8 @@ class _Suite:
     @property
     def noisy(self) -> bool:
         """Whether what it sends is never the same."""
-        return self.wire.noise_by != self.before.noise_by and not isinstance(self.transform, CentralMechanism)
+        later = (CentralMechanism, DistributedMechanism)
+        return self.wire.noise_by != self.before.noise_by and not isinstance(self.transform, later)
 
     def given(self, value: Tree) -> Tree:
         """Return an update as the steps before would hand it on: within their bound."""
@@ -160,9 +162,8 @@ class _Suite:
         wired = self.transform.payload_bytes(sizes, tree.size_bytes(value))
         assert isinstance(wired, int), f"{self.transform!r}.payload_bytes must be a whole number; found {wired!r}"
         found = tree.size_bytes(payload)
-        if (
-            self.wire.opaque_by != self.before.opaque_by
-        ):  # what it hands on is masked or encrypted later, and no smaller
+        masked_later = self.wire.opaque_by != self.before.opaque_by or isinstance(self.transform, DistributedMechanism)
+        if masked_later:  # or encrypted, and no smaller
             assert wired >= found, (
                 f"{self.transform!r} hides {found} bytes of an update; its payload_bytes says {wired}"
             )
@@ -188,10 +189,13 @@ class _Suite:
             noise = Noise(lambda round: np.random.default_rng([7, round]).standard_normal)
             total = transform.release(exact.zero(nothing), bound, 1, noise)
             found = tree.map(lambda t: t / exact.SCALE, total)["params"]["x"]
+        elif isinstance(transform, DistributedMechanism):
+            total = transform.stand_in(exact.zero(nothing), bound, _COHORT, bytes(range(32)))
+            found = tree.map(lambda t: t / exact.SCALE, total)["params"]["x"]
         else:
             found = transform.decode(self.encoded(nothing, 0)[0], self.context(0))["params"]["x"]
         event = transform.event(Participation(Sampling.EVERYBODY, 1.0))
-        moved = bound if event.adjacency is Adjacency.ADD_OR_REMOVE else 2 * bound
+        moved = 2 * bound if event.adjacency is Adjacency.REPLACE_ONE else bound
         deviation, wanted = float(np.std(found)), event.multiplier * moved
         assert deviation > 0.97 * wanted, f"{transform!r} adds noise of {deviation:.4g}; it is counted as {wanted:.4g}"
 

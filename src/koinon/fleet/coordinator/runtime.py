@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from koinon import keys, tree
+from koinon import exact, keys, tree
 from koinon.aggregate.rooted import Rooted
 from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.events import Checkpoint
@@ -36,7 +36,7 @@ from koinon.privacy.secure_sum.server import unmask
 from koinon.privacy.secure_sum.terms import NO_ROSTER
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
-from koinon.round.masked import summed, terms_of, unflat_figures
+from koinon.round.masked import summed, terms_of, total_of, unflat_figures
 from koinon.round.settle import Room, grouped, partial_of
 from koinon.round.stopping import Stop
 from koinon.round.training import FederatedTraining
@@ -162,12 +162,11 @@ class FleetRuntime:
         """Return the sum of the masked vectors without its masks: all that is ever known of them."""
         assert isinstance(secure, SecureRound), "an encrypted sum is decrypted when its stage is over"
         clients = [self._run.members[part.client].client for part in received]
-        server, layout = secure.opened(clients, self._waiting()), secure.terms.layout
-        vector = layout.zero()
+        server, vector = secure.opened(clients, self._waiting()), secure.terms.layout.zero()
         for part in received:
             vector += part.vector()
         unmask(server, vector)
-        return layout.decode(vector)
+        return total_of(self._training.plan.algorithm, secure.terms, server.known, vector)
 
     def _hidden(self, job: Job, scale: int, found: Total, rows: Rows) -> Partial:
         """Return what is known of a stage whose updates are hidden."""
@@ -297,7 +296,7 @@ class FleetRuntime:
 
 
 def _scale(secure: SecureRound | EncryptedRound) -> int:
-    return secure.round.parameters.scale if isinstance(secure, EncryptedRound) else secure.terms.layout.scale
+    return secure.round.parameters.scale if isinstance(secure, EncryptedRound) else exact.FRACTION_BITS
 
 
 def _digest(roster: Roster | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,9 @@ from koinon.fleet.wire.signatures import digest, signed_text
 from koinon.fleet.wire.update_file import to_pieces
 from koinon.privacy.mechanism import Mechanism, Trust
 from koinon.privacy.secure_sum.client import Masked
+from koinon.privacy.secure_sum.primitives import KEY_BYTES
 from koinon.round.client import initial_state
-from koinon.round.masked import flat, flat_figures, terms_of
+from koinon.round.masked import terms_of, vector_of
 from koinon.round.training import FederatedTraining
 from koinon.store.blobs import unpack
 from koinon.tree import Tree
@@ -81,8 +83,7 @@ class Maker:
             self._sums.open(place, still)
 
     def _masked(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
-        step, place = secure_sum_of(self._training.plan.algorithm), self._place(work)
-        assert step is not None, "the caller has seen it"
+        place = self._place(work)
         value = self._fetched(work["model"], int(work["bytes"]))
         terms = terms_of(
             self._training.plan.algorithm, self._run, place.round, place.purpose, place.attempt, value=value, cohort=work["cohort"],
@@ -95,8 +96,7 @@ class Maker:
         vector = terms.layout.zero()
         if kept is None:
             sent, own = self._computed(work)
-            figures = flat_figures(sent.metrics, step.figures)
-            vector = terms.layout.encode(flat(sent.value), int(sent.weight), figures)
+            vector = vector_of(self._training.plan.algorithm, terms, state.cohort, sent, os.urandom(KEY_BYTES))
             after = self._sums.masked(state, vector)
             shapes = {metric: np.zeros(np.shape(sums)) for metric, sums in sent.metrics.items()}
             hidden = Payload({BODY: vector.body, TAIL: vector.tail}, np.float32(1), shapes)
@@ -159,4 +159,4 @@ class Maker:
 
 def adds_noise(algorithm: Algorithm) -> bool:
     """Return whether a client's own update carries noise that it draws itself."""
-    return any(isinstance(step, Mechanism) and step.trust is Trust.NOBODY for step in algorithm.channel)
+    return any(isinstance(step, Mechanism) and step.trust is not Trust.COORDINATOR for step in algorithm.channel)

@@ -12,10 +12,10 @@ from math import ceil, isfinite, log, sqrt
 
 import numpy as np
 
-from koinon.errors import ConfigurationError
-from koinon.privacy.secure_sum import skellam
+from koinon.errors import ConfigurationError, ProtocolError
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.primitives import KEY_BYTES, hkdf
+from koinon.privacy.secure_sum.neighbours import Assumptions, quorum
+from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, digest, hkdf
 from koinon.privacy.secure_sum.ring import least_bits
 from koinon.privacy.secure_sum.rotation import conditional_round, longest_rounded, padded, rotate, rotate_back
 from koinon.privacy.secure_sum.skellam import Skellam
@@ -25,12 +25,25 @@ _RARE = 2.0**-30  # the chance, in a round, that some number does not fit into a
 _DEVIATIONS = 12
 
 
+def honest_survivors(cohort: int, assumptions: Assumptions) -> int:
+    """Return how many honest members survive at least wherever there is a sum: all that must, less all that may be corrupt.
+
+    The noise of corrupt members does not count: they know it, and may have added none.
+    """
+    return quorum(cohort) - assumptions.corrupt_of(cohort)
+
+
+def rotation_key(transcript: bytes) -> bytes:
+    """Return what all members of a cohort rotate with; it hangs on fresh keys of every one of them."""
+    return digest(PROTOCOL, b" rotation", transcript)
+
+
 @dataclass(frozen=True, kw_only=True)
-class DistributedNoise:
+class SharedNoise:
     """Noise of ``multiplier`` times the longest a client can be, in the sum of updates of an L2 norm of ``norm``.
 
-    ``survivors`` is how many *honest* clients' noise suffices: those who must survive, less those who may be corrupt and
-    know their own. ``scale`` is the exponent of the fixed point, ``numbers`` the length of an update. All weigh 1.
+    ``survivors`` is how many *honest* clients' noise suffices (:func:`honest_survivors`). ``scale`` is the exponent of the fixed
+    point, ``numbers`` the length of an update. All weigh 1.
     """
 
     norm: float
@@ -66,12 +79,24 @@ class DistributedNoise:
         return Skellam.of_share(self.variance, self.survivors)
 
     def layout(self, cohort: int, sums: int) -> Layout:
-        """Return the vector of the least ring: rotated numbers are small, all but once in 2**30 rounds."""
+        """Return the vector of the least ring: rotated numbers are small, all but once in 2**30 rounds.
+
+        ``cohort`` is the largest that may come, ``survivors`` should be those of the smallest.
+        """
         size = padded(self.numbers)
         # A rotated number is a sum of signed parts of an update: subgaussian of deviation length / sqrt(size) (Hoeffding).
         rotated = self.length * min(1.0, sqrt(2 * log(4 * size * cohort / _RARE) / size)) + 1
         largest = ceil(rotated + _DEVIATIONS * sqrt(self.own.variance))
         return Layout(numbers=size, sums=sums, bits=least_bits(cohort, largest), scale=self.scale, cohort=cohort)
+
+    def check(self, update: Array) -> None:
+        """Raise ProtocolError for an update that is longer than ``norm`` or not finite: no noise would cover it."""
+        wide = np.asarray(update, np.float64)
+        if not np.sqrt(np.vdot(wide, wide)) <= self.norm * (1 + 1e-9):
+            raise ProtocolError(
+                f"An update of a norm of at most {self.norm:g} was announced; this one has {np.sqrt(np.vdot(wide, wide)):g}. "
+                "Clip it first; one that is not finite comes from a training that diverged."
+            )
 
     def encode(self, update: Array, rotation: bytes, entropy: bytes) -> Array:
         """Return the int64 ``[padded]`` that a client masks.
@@ -79,7 +104,8 @@ class DistributedNoise:
         ``rotation`` is the 32 bytes that all clients of the round know, ``entropy`` 32 from the operating system's generator
         for this update alone. Raises ProtocolError for an update longer than ``norm``.
         """
-        rounding, noise = (hkdf(entropy, bytes(KEY_BYTES), what) for what in (b"rounding", b"noise"))
+        self.check(update)
+        rounding, noise = _secrets(entropy)
         steps = rotate(np.asarray(update, np.float64), rotation) * 2.0**self.scale
         return conditional_round(steps, self.length, rounding) + self.own.draw(steps.size, noise)
 
@@ -87,12 +113,19 @@ class DistributedNoise:
         """Return the float64 sum of the updates, with its noise, of the int64 total of a layout."""
         return rotate_back(total / 2.0**self.scale, self.numbers, rotation)
 
-    def epsilon(self, rounds: int, delta: float) -> float:
-        """Return epsilon at ``delta`` after so many rounds in which ``survivors`` honest clients survived, or more."""
-        return skellam.epsilon(
-            variance=self.variance,
-            l2=self.sensitivity,
-            numbers=padded(self.numbers),
-            rounds=rounds,
-            delta=delta,
-        )
+    def in_sum(self, total: Array, clients: int, rotation: bytes, entropy: bytes) -> Array:
+        """Return the float64 ``total`` of so many clients' updates as :meth:`decode` would have returned it.
+
+        Sums of Skellam numbers are Skellam, so the noise is of the very law of the sum of the clients' own. The total is
+        rounded once, where each client rounds: the variance of a number is less by up to a quarter of a squared step a client.
+        """
+        rounding, noise = _secrets(entropy)
+        steps = rotate(np.asarray(total, np.float64), rotation) * 2.0**self.scale
+        summed = Skellam(clients * self.own.variance).draw(steps.size, noise)
+        whole = conditional_round(steps, clients * self.length, rounding)
+        return self.decode(whole + summed, rotation)
+
+
+def _secrets(entropy: bytes) -> tuple[bytes, bytes]:
+    rounding, noise = (hkdf(entropy, bytes(KEY_BYTES), what) for what in (b"rounding", b"noise"))
+    return rounding, noise

@@ -105,9 +105,12 @@ class Layout:
         return vector
 
     def encode_integers(self, numbers: Array, weight: int, sums: Array) -> Vector:
-        """Return the vector of int64 ``numbers`` that are fixed point, weight and noise already; raises as :meth:`encode`."""
+        """Return the vector of int64 ``numbers`` that are fixed point, weight and noise already.
+
+        What does not fit wraps: it is noise that hides an update, and to refuse what is large would tell of it.
+        Raises as :meth:`encode` for weight and sums.
+        """
         vector = self._start(np.shape(numbers), weight, sums)
-        _within(numbers, self.share, "number of the update")
         vector.body[:] = numbers.astype(vector.body.dtype)
         return vector
 

@@ -15,6 +15,7 @@ from koinon.errors import ProtocolError
 from koinon.privacy.secure_sum.primitives import keystream, stream
 from koinon.tree import Array
 
+_RADIX = 4  # bits of an index that one small matrix works on
 _TRIES = 200  # of a rounding's two ways at most exp(-1/2) of the chance is too long, so all are once in e**100
 
 
@@ -75,10 +76,12 @@ def _signs(count: int, key: bytes) -> Array:
 
 
 def _hadamard(x: Array) -> Array:
-    """Return H x / sqrt(d): H of d = a b numbers is that of a on the one side of a matrix, and of b on the other."""
+    """Return H x / sqrt(d). H of many bits is the Kronecker product of those of four of them, one after the other."""
     power = x.size.bit_length() - 1
-    left, right = _matrix(power // 2), _matrix(power - power // 2)
-    return (left @ x.reshape(len(left), -1) @ right).reshape(-1) / sqrt(x.size)
+    for done in range(0, power, _RADIX):
+        bits = min(_RADIX, power - done)
+        x = _matrix(bits) @ x.reshape(-1, 1 << bits, 1 << done)
+    return x.reshape(-1) / sqrt(x.size)
 
 
 def _matrix(power: int) -> Array:

@@ -8,8 +8,9 @@ sees has the noise that is accounted, on the grid of the integers, and no floati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
-from math import ceil, inf, isfinite, log, sqrt
+from math import ceil, sqrt
 
 import numpy as np
 
@@ -22,7 +23,7 @@ _WIDE = 192  # bits of a probability while it is computed
 _WORD = 64
 _LARGEST_DEVIATION = 2.0**17  # steps; more are finer than any noise needs, and a table of many megabytes
 _BLOCK = 1 << 17
-_ORDERS = tuple(1 + 2 ** (i / 8) for i in range(-40, 121))
+_LEADING = 16  # bits of a word that say most sizes
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Skellam:
 
     def draw(self, count: int, key: bytes) -> Array:
         """Return ``count`` int64; ``key`` is 32 bytes from the operating system's generator, for this draw alone."""
-        upper, lower = self._table()
+        upper, lower = self._table
         words = np.frombuffer(stream(key, 2 * 8 * count), "<u8")
         found = np.empty(count, np.int64)
         for start in range(0, count, _BLOCK):
             high, low = words[2 * start : 2 * (start + _BLOCK) : 2], words[2 * start + 1 : 2 * (start + _BLOCK) : 2]
-            size = np.searchsorted(upper, high, side="left")
+            size = self._sizes(high)
             for tie in np.nonzero(upper[np.minimum(size, len(upper) - 1)] == high)[0]:  # one in 2**50
                 while (
                     size[tie] < len(upper)
@@ -63,6 +64,15 @@ class Skellam:
                     size[tie] += 1
             found[start : start + _BLOCK] = np.where(low & np.uint64(1), size, -size)
         return found
+
+    def _sizes(self, words: Array) -> Array:
+        """Return the first size whose sum of chances is no less than each word; most are known by its leading bits."""
+        upper, (guide, open_) = self._table[0], self._guide
+        leading = (words >> np.uint64(_WORD - _LEADING)).astype(np.int64)
+        size = guide[leading]
+        unsure = np.nonzero(open_[leading])[0]
+        size[unsure] = np.searchsorted(upper, words[unsure], side="left")
+        return size
 
     def chances(self) -> list[int]:
         """Return the chance of each size 0, 1, 2, ... in units of 2**-192; the larger sizes have none.
@@ -79,38 +89,17 @@ class Skellam:
         whole = sum(sizes)
         return [(value << _WIDE) // whole for value in sizes]
 
+    @cached_property
     def _table(self) -> tuple[Array, Array]:
         """Return the sums of chances as words: 64 bits, and the next 63."""
         sums = [value >> (_WIDE - 127) for value in accumulate(self.chances())]
         upper = np.array([min(value >> 63, 2**_WORD - 1) for value in sums], np.uint64)
         return upper, np.array([value & (2**63 - 1) for value in sums], np.uint64)
 
-
-def divergence(order: float, variance: float, l2: float, l1: float) -> float:
-    """Return the Renyi divergence, at most, of sums that differ by whole numbers of norms ``l2`` and ``l1``.
-
-    ``variance`` is that of the noise in the sum, ``order`` above 1 (theorem 3.5 of the paper).
-    """
-    gaussian = order * l2**2 / (2 * variance)
-    return gaussian + min(((2 * order - 1) * l2**2 + 6 * l1) / (4 * variance**2), 3 * l1 / (2 * variance))
-
-
-def epsilon(*, variance: float, l2: float, numbers: int, rounds: int, delta: float) -> float:
-    """Return epsilon at ``delta`` of ``rounds`` sums with noise of ``variance`` squared steps, without any sampling.
-
-    ``l2`` is the longest integer vector of a client (:func:`~koinon.privacy.secure_sum.rotation.longest_rounded`), of so many
-    ``numbers``; adjacent are data sets that differ by one client more or less. Renyi divergences add up over rounds and
-    become epsilon by proposition 12 of Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", 2020.
-    Raises ConfigurationError for values out of range.
-    """
-    if not (variance > 0 and isfinite(l2) and l2 >= 0 and numbers > 0 and rounds >= 0 and 0 < delta < 1):
-        raise ConfigurationError(
-            f"A variance above 0, a length, a number of numbers, of rounds and a delta in (0, 1) are needed; found "
-            f"{(variance, l2, numbers, rounds, delta)!r}."
-        )
-    l1 = min(sqrt(numbers) * l2, l2**2)  # of whole numbers, each is at most its square
-    least = inf
-    for order in _ORDERS:
-        spent = rounds * divergence(order, variance, l2, l1)
-        least = min(least, spent + log(1 - 1 / order) - log(delta * order) / (order - 1))
-    return max(0.0, least)
+    @cached_property
+    def _guide(self) -> tuple[Array, Array]:
+        """Return for every value of a word's leading bits the least size it may have, and whether there are others."""
+        upper, first = self._table[0], np.arange(1 << _LEADING, dtype=np.uint64) << np.uint64(_WORD - _LEADING)
+        last = first | np.uint64((1 << (_WORD - _LEADING)) - 1)
+        least, most = (np.searchsorted(upper, words, side="left") for words in (first, last))
+        return least, least != most

@@ -19,7 +19,8 @@ NO_ROSTER = bytes(DIGEST_BYTES)
 class Terms:
     """One attempt at one sum: the same on both sides, from the app and the task, never negotiated.
 
-    ``round`` counts from 1, ``attempt`` from 0. ``roster`` is the digest of the list of who may take part.
+    ``round`` counts from 1, ``attempt`` from 0. ``roster`` is the digest of the list of who may take part, ``noise`` the
+    multiplier of the noise that clients add themselves, 0 where they add none.
     """
 
     run: str
@@ -28,6 +29,7 @@ class Terms:
     attempt: int = 0
     roster: bytes = NO_ROSTER
     assumptions: Assumptions = field(default_factory=Assumptions)
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not (
@@ -52,6 +54,7 @@ class Terms:
             b"".join(number(value) for value in (*numbers, layout.cohort, layout.largest_weight)),
             texts(repr(float(value)) for value in figures),
             self.roster,
+            texts([repr(float(self.noise))]) if self.noise else b"",
         )
 
 
@@ -82,6 +85,11 @@ class Floors:
             raise ProtocolError(
                 f"The roster {terms.roster.hex()[:16]} was asked for, and this client trusts {self.roster.hex()[:16]}. "
                 "Get the list from who signs it, compare the two, and take part when they are the same."
+            )
+        if terms.noise and terms.assumptions.corrupt < self.corrupt:
+            raise ProtocolError(
+                f"The noise of this round is made for {terms.assumptions.corrupt:.0%} of corrupt members, and this client reckons with "
+                f"{self.corrupt:.0%}: what the honest ones add would be too little. Agree on more, or on a lower floor."
             )
         if terms.layout.largest_weight > self.largest_weight:
             raise ProtocolError(
