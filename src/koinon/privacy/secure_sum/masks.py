@@ -1,7 +1,7 @@
 """Masks: AES-256 in counter mode under a key that two clients share, or one alone, added to a vector in place.
 
-A vector is masked block by block, each by many masks while it is in cache. Body and tail have streams of their own, so
-what masks a number does not depend on how long the body is.
+A vector is masked block by block, each by many masks while it is in cache. The stream masks the tail first, then the body,
+so what masks a number does not depend on how long the body is.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from koinon.tree import Array
 
 _ZEROS = memoryview(bytes(1 << 17))
 _AT_ONCE = 64  # masks: their ciphers' keys stay in cache too
-_BODY, _TAIL = 0, 1
 _CIPHER_BLOCK = 16
 
 
@@ -39,30 +39,43 @@ def apply(vector: Vector, masks: Sequence[Mask], threads: int = 1) -> None:
 
     The cipher and numpy leave the interpreter's lock while they work.
     """
-    _apply(vector.tail, 0, vector.tail.size, masks, _TAIL)
+    whole = threads == 1 or vector.body.nbytes <= len(_ZEROS)
     size, aligned = vector.body.size, _CIPHER_BLOCK // vector.body.itemsize
-    cuts = [size * i // threads // aligned * aligned for i in range(threads)] + [size]
-    if threads == 1 or vector.body.nbytes <= len(_ZEROS):
-        _apply(vector.body, 0, size, masks, _BODY)
+    cuts = [0, size] if whole else [*(size * i // threads // aligned * aligned for i in range(threads)), size]
+    parts = [_part(vector, start, stop) for start, stop in pairwise(cuts)]
+    if whole:
+        _apply(*parts[0], masks)
         return
     with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(_apply, vector.body, cuts[i], cuts[i + 1], masks, _BODY) for i in range(threads)]
+        runs = [pool.submit(_apply, *part, masks) for part in parts]
     for run in runs:
         run.result()
 
 
-def _apply(numbers: Array, start: int, stop: int, masks: Sequence[Mask], part: int) -> None:
-    step, first = len(_ZEROS) // numbers.itemsize, start * numbers.itemsize // _CIPHER_BLOCK
-    room = bytearray(len(_ZEROS))
+def _part(vector: Vector, start: int, stop: int) -> tuple[list[Array], int]:
+    """Return the blocks of a part, and where in the stream they begin, in blocks of the cipher; the first has the tail."""
+    if not start:
+        return _blocks(vector.tail) + _blocks(vector.body[:stop]), 0
+    tail, before = vector.tail.nbytes, vector.body[:start].nbytes
+    return _blocks(vector.body[start:stop]), -(-tail // _CIPHER_BLOCK) + before // _CIPHER_BLOCK
+
+
+def _blocks(numbers: Array) -> list[Array]:
+    step = len(_ZEROS) // numbers.itemsize
+    return [numbers[at : at + step] for at in range(0, numbers.size, step)]
+
+
+def _apply(blocks: Sequence[Array], first: int, masks: Sequence[Mask]) -> None:
+    room = memoryview(bytearray(len(_ZEROS)))
     for at in range(0, len(masks), _AT_ONCE):
         group = [
-            (keystream(mask.key, part, first), np.add if mask.added else np.subtract)
+            (keystream(mask.key, 0, first).update_into, np.add if mask.added else np.subtract)
             for mask in masks[at : at + _AT_ONCE]
         ]
-        for begin in range(start, stop, step):
-            block = numbers[begin : min(begin + step, stop)]
-            zeros, into = _ZEROS[: block.nbytes], memoryview(room)[: block.nbytes]
-            stream = np.frombuffer(into, numbers.dtype)
-            for cipher, change in group:
-                cipher.update_into(zeros, into)
-                change(block, stream, out=block)
+        for block in blocks:
+            whole = -(-block.nbytes // _CIPHER_BLOCK) * _CIPHER_BLOCK
+            zeros, into = _ZEROS[:whole], room[:whole]
+            stream = np.frombuffer(into, block.dtype, block.size)
+            for expand, change in group:
+                expand(zeros, into)
+                change(block, stream, block)

@@ -54,10 +54,11 @@ def digest(*parts: bytes) -> bytes:
 
 
 class KeyPair:
-    """An X25519 private key that agrees with many others."""
+    """An X25519 private key that agrees with many others, with each of them once: that is the dear part."""
 
     def __init__(self, private: bytes) -> None:
         self._key = X25519PrivateKey.from_private_bytes(private)
+        self._agreed: dict[bytes, bytes] = {}
 
     @property
     def public(self) -> bytes:
@@ -66,13 +67,16 @@ class KeyPair:
 
     def agree(self, public: bytes, owner: str) -> bytes:
         """Return the 32 bytes shared with ``owner``. Raises ProtocolError for a point of low order, which shares nothing."""
+        if public in self._agreed:
+            return self._agreed[public]
         try:
-            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+            found = self._agreed[public] = self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError as error:
             raise ProtocolError(
                 f"The X25519 key of {owner!r} is of low order: everybody would know what is agreed with it. "
                 "Leave the round and ask who signed that key."
             ) from error
+        return found
 
 
 def seal(key: bytes, plain: bytes, associated: bytes) -> bytes:

@@ -125,6 +125,8 @@ def take(server: Server, party: str, body: bytes, verify: Verify) -> Server:
     if member not in server.active:
         raise ProtocolError(f"{party!r} has not survived: its vector has not come in time.")
     if server.stage is Stage.AGREEMENT:
+        if len(server.signatures) >= quorum(len(cohort)):
+            return server  # no more are sent on, so no more are verified
         signature = read_agreement(body, cohort)
         if not verify(party, server.survivors.text(cohort), signature):
             raise ProtocolError(f"{party!r} has signed other survivors than these.")
