@@ -23,6 +23,7 @@ from koinon.identity import agreement, identity
 from koinon.models.adapt import adapt
 from koinon.models.own_loop import OwnLoop, OwnLoopModel
 from koinon.privacy.budget import PrivacyBudget
+from koinon.privacy.hiding import Hiding
 from koinon.privacy.mechanism import Mechanism
 from koinon.privacy.random_bits import PrivacyKeys
 from koinon.privacy.releases import Releases, releases
@@ -293,9 +294,9 @@ def evaluate(
 def of_clients(whole: Resolved, data: FederatedDataset, name: str) -> Resolved:
     """Return the same training of other clients, all of them in every round, under another name.
 
-    A model that one party trains alone, or that nobody could train, is not sent to anybody: no step adds noise.
+    What one party trains alone, or nobody could train, is not sent to anybody: no step adds noise or hides.
     """
-    channel = tuple(step for step in whole.plan.algorithm.channel if not isinstance(step, Mechanism))
+    channel = tuple(step for step in whole.plan.algorithm.channel if not isinstance(step, Mechanism | Hiding))
     algorithm = replace(whole.plan.algorithm, aggregator=Mean(), sampler=All(), name=name, channel=channel)
     return replace(whole, plan=replace(whole.plan, algorithm=algorithm, data=data), privacy=None)
 
@@ -340,9 +341,8 @@ def _held_out(app: App, model: Any) -> float:
 
 
 def _test_data(test: Any) -> FederatedDataset | None:
-    if test is None or isinstance(test, FederatedDataset):
-        return test
-    return federate({"server": test}, holdout=0.0)
+    known = test is None or isinstance(test, FederatedDataset)
+    return test if known else federate({"server": test}, holdout=0.0)
 
 
 def _optimizer(model: Model) -> Any:
