@@ -24,8 +24,9 @@ def synced(folder: Path, monkeypatch: pytest.MonkeyPatch, purpose: Purpose, *cha
     """Return what was synced while the stage of one client was settled."""
     expected = SimpleNamespace(algorithm=kn.fedavg(channel=channel))
     job = SimpleNamespace(purpose=purpose, expected=expected, key=str, cohort=1, secure=None)
-    stage = OpenStage("r", job, Members([Member("c-1", "lyon", 6, 0)]))  # type: ignore[arg-type]
-    upload = Spool(folder).open("r", f"1-{purpose.value}", "c-1", Claim(len(UPDATE), len(UPDATE), (digest(UPDATE),)))
+    spool = Spool(folder)
+    stage = OpenStage(job, "r", Members([Member("c-1", "lyon", 6, 0)]), None, spool, None)  # type: ignore[arg-type]
+    upload = spool.open("r", f"1-{purpose.value}", "c-1", Claim(len(UPDATE), len(UPDATE), (digest(UPDATE),)))
     chunk = upload.open_chunk(0)
     chunk.write(UPDATE)
     assert chunk.finish()

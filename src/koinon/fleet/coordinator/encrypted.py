@@ -84,6 +84,10 @@ class EncryptedRound:
         """How many updates are needed."""
         return self.minimum
 
+    @property
+    def sharers(self) -> None:
+        """None: nobody's update depends on who else sends one, so more may always come."""
+
     def turn(self, asked: Iterable[str], left: float | None, now: float) -> bool:
         """Return False: every client speaks once."""
         return False

@@ -60,6 +60,7 @@ class StageRow:
     target: int
     settled: tuple[str, ...] | None
     lost: Mapping[str, str]
+    void: str | None = None  # why a settled stage has no result
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,13 @@ class Ledger:
             return None
         settled = None if row.settled is None else json.loads(row.settled)
         made, lost = (None, {}) if settled is None else (tuple(settled["clients"]), settled["lost"])
-        return StageRow(row.model, tuple(json.loads(row.asked)), row.target, made, lost)
+        void = None if settled is None else settled.get("void")
+        return StageRow(row.model, tuple(json.loads(row.asked)), row.target, made, lost, void)
 
     def write_stage(self, round: int, purpose: Purpose, row: StageRow) -> None:
         """Write whom a stage asks, and once settled whose updates made it."""
-        settled = None if row.settled is None else json.dumps({"clients": row.settled, "lost": dict(row.lost)})
+        over = {"clients": row.settled, "lost": dict(row.lost), "void": row.void}
+        settled = None if row.settled is None else json.dumps(over)
         values = {
             "run": self._run,
             "round": round,

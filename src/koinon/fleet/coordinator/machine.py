@@ -11,11 +11,32 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 from koinon.core.algorithm import Synchronous
+from koinon.fleet.coordinator.events import (
+    Answered,
+    Ask,
+    Command,
+    Event,
+    Failed,
+    Needed,
+    Open,
+    Pause,
+    Present,
+    Resume,
+    Revoked,
+    Sealed,
+    Settle,
+    Tick,
+    Unsealed,
+    Void,
+    Wake,
+)
 from koinon.round.deadlines import deadline_seconds
 
+SILENT = "fell silent before the sum was opened"
+"""Why a client is lost whose word the sum of a void stage lacked."""
 _KEPT_DURATIONS = 64
 
 
@@ -33,106 +54,6 @@ _ANSWERED = (Standing.ARRIVED, Standing.REFUSED)
 
 
 @dataclass(frozen=True)
-class Open:
-    """A stage is to be asked for.
-
-    ``draw`` are the sampler's clients; ``reserve`` others in the order they may replace them, to whom ``newcomers`` may
-    be added. Fewer updates that can be added than ``least`` are of no use, nor are any without those of ``essential``.
-    ``asked``, ``target`` and ``answered`` are what an earlier process wrote down of this very stage.
-    """
-
-    draw: tuple[str, ...]
-    reserve: tuple[str, ...] = ()
-    asked: tuple[str, ...] = ()
-    target: int = 0
-    answered: Mapping[str, bool] = field(default_factory=dict)  # client -> its update counts
-    least: int = 1
-    newcomers: bool = False
-    essential: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Present:
-    """A client has joined, or has spoken again after it was thought lost."""
-
-    client: str
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A client's update is written down; ``counts`` says whether it can be added."""
-
-    client: str
-    counts: bool
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A client said that it cannot, and why."""
-
-    client: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Revoked:
-    """A client may no longer take part."""
-
-    client: str
-
-
-@dataclass(frozen=True)
-class Needed:
-    """It has turned out how many updates are needed at least for any to be of use."""
-
-    least: int
-
-
-@dataclass(frozen=True)
-class Pause:
-    """The operator wants the run to rest."""
-
-
-@dataclass(frozen=True)
-class Resume:
-    """The operator wants it to go on."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed."""
-
-
-Event: TypeAlias = Open | Present | Answered | Failed | Revoked | Needed | Pause | Resume | Tick
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Tell these clients that there is something to do, after writing them and the target down."""
-
-    clients: tuple[str, ...]
-    target: int
-
-
-@dataclass(frozen=True)
-class Settle:
-    """The stage is over: these clients' updates make it, and the others are lost for a reason."""
-
-    clients: tuple[str, ...]
-    lost: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Wake:
-    """Hand in a Tick at this time (seconds of the same clock as ``now``)."""
-
-    at: float
-
-
-Command: TypeAlias = Ask | Settle | Wake
-
-
-@dataclass(frozen=True)
 class Stage:
     """One open stage."""
 
@@ -141,6 +62,8 @@ class Stage:
     least: int = 1
     newcomers: bool = False
     essential: tuple[str, ...] = ()
+    lapses: bool = False  # void, and not waiting for more, when its time is up with too few
+    awaited: Mapping[str, str] = field(default_factory=dict)  # who has to come back before anybody is asked
     standings: Mapping[str, Standing] = field(default_factory=dict)  # of everybody who was asked
     reasons: Mapping[str, str] = field(default_factory=dict)
     target: int = 0  # so many answers are all that is wanted
@@ -154,6 +77,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Seal:
+    """What keeps the sum of a stage closed that is settled: so many of its clients have to speak once more."""
+
+    step: str
+    silent: tuple[str, ...]
+    deadline: float
+
+
+@dataclass(frozen=True)
 class State:
     """All that a run's coordinator knows of its clients."""
 
@@ -161,6 +93,7 @@ class State:
     present: frozenset[str] = frozenset()
     revoked: frozenset[str] = frozenset()  # for good
     stage: Stage | None = None
+    seal: Seal | None = None
     paused: bool = False
     durations: tuple[float, ...] = ()
 
@@ -169,12 +102,19 @@ class State:
         """What stops the run from going on, for people; None while it is waiting for nobody."""
         if self.paused:
             return "the operator: the run is paused. koinon resume lets it go on"
+        if self.seal is not None:
+            return f"{len(self.seal.silent)} {_clients(len(self.seal.silent))} to open the sum of the updates"
         if self.stage is None:
             return None
+        if self.stage.awaited:
+            names = ", ".join(sorted(self.stage.awaited.values()))
+            return f"{names}: without them round after round came to nothing. koinon resume tries again, koinon revoke goes on without"
         if self.stage.attempt == 0:
             missing = self.terms.clients - len(self.present)
             if missing <= 0 and not self.present.issuperset(self.stage.essential):
                 return "the client by whose update all others are measured: it is not here"
+            if missing <= 0 and self.stage.lapses:
+                return f"{self.stage.least} of the clients that were drawn: fewer are here"
             if missing <= 0:
                 return "one of the clients that were drawn: none of them is here"
             return f"{missing} more {_clients(missing)} to join: {len(self.present)} of {self.terms.clients} are here"
@@ -201,8 +141,10 @@ def handle(state: State, event: Event, now: float) -> tuple[State, tuple[Command
 
 
 def _opened(state: State, event: Open, now: float) -> State:
-    assert state.stage is None, "a stage is opened when the one before is settled"
-    stage = Stage(event.draw, event.reserve, event.least, event.newcomers, event.essential)
+    assert state.stage is None and state.seal is None, "a stage is opened when the one before is settled"
+    awaited = {client: name for client, name in event.awaited.items() if client not in state.revoked}
+    terms = (event.least, event.newcomers, event.essential, event.lapses)
+    stage = Stage(event.draw, event.reserve, *terms, {} if event.asked else awaited)
     if event.asked:  # an earlier process had begun it: nobody is forgotten, and everybody has the whole time again
         known = {client: Standing.ASKED for client in event.asked}
         known |= {c: Standing.ARRIVED if counts else Standing.REFUSED for c, counts in event.answered.items()}
@@ -220,6 +162,8 @@ def _appeared(state: State, event: Present, now: float) -> State:
     if stage is not None and stage.deadline is None and stage.standings.get(client) is Standing.REFUSED:
         standings = {**stage.standings, client: Standing.FAILED}  # the run rests: it may have been mended
         stage = replace(stage, standings=standings, reasons={**stage.reasons, client: "its update could not be added"})
+    if stage is not None:
+        stage = _back(stage, client)
     return replace(state, stage=stage, present=(state.present | {client}) - state.revoked)
 
 
@@ -247,7 +191,8 @@ def _failed(state: State, event: Failed, now: float) -> State:
 
 def _revoked(state: State, event: Revoked, now: float) -> State:
     gone = {event.client}
-    state = replace(state, present=state.present - gone, revoked=state.revoked | gone)
+    stage = None if state.stage is None else _back(state.stage, event.client)
+    state = replace(state, stage=stage, present=state.present - gone, revoked=state.revoked | gone)
     if state.stage is None or event.client not in state.stage.standings:
         return state
     return replace(state, stage=_without(state.stage, event.client))
@@ -263,8 +208,30 @@ def _without(stage: Stage, client: str) -> Stage:
     )
 
 
+def _back(stage: Stage, client: str) -> Stage:
+    """Return the stage without waiting for a client to come back."""
+    return replace(stage, awaited={own: name for own, name in stage.awaited.items() if own != client})
+
+
 def _needed(state: State, event: Needed, now: float) -> State:
-    return state if state.stage is None else replace(state, stage=replace(state.stage, least=event.least))
+    stage = state.stage
+    if stage is None:
+        return state
+    stage = replace(stage, least=event.least, lapses=event.lapses)
+    if stage.lapses and stage.attempt and stage.deadline is None:  # it rested before it had come so far
+        stage = replace(stage, began=None, deadline=now + _seconds(state))
+    return replace(state, stage=stage)
+
+
+def _sealed(state: State, event: Sealed, now: float) -> State:
+    assert state.stage is None, "a sum is opened when its stage is settled"
+    if state.seal is not None and state.seal.step == event.step:
+        return replace(state, seal=replace(state.seal, silent=event.silent))
+    return replace(state, seal=Seal(event.step, event.silent, now + _seconds(state)))
+
+
+def _unsealed(state: State, event: Unsealed, now: float) -> State:
+    return replace(state, seal=None)
 
 
 def _paused(state: State, event: Pause, now: float) -> State:
@@ -275,7 +242,10 @@ def _resumed(state: State, event: Resume, now: float) -> State:
     stage = state.stage
     if state.paused and stage is not None and stage.deadline is not None:
         stage = replace(stage, began=None, deadline=now + _seconds(state))
-    return replace(state, paused=False, stage=stage)
+    if stage is not None and stage.awaited:
+        stage = replace(stage, awaited={})
+    seal = None if state.seal is None else replace(state.seal, deadline=now + _seconds(state))
+    return replace(state, paused=False, stage=stage, seal=seal if state.paused else state.seal)
 
 
 def _ticked(state: State, event: Tick, now: float) -> State:
@@ -284,14 +254,16 @@ def _ticked(state: State, event: Tick, now: float) -> State:
 
 _REACTIONS: Mapping[type, Callable[[State, Any, float], State]] = {
     Open: _opened, Present: _appeared, Answered: _answered, Failed: _failed,
-    Revoked: _revoked, Needed: _needed, Pause: _paused, Resume: _resumed, Tick: _ticked,
+    Revoked: _revoked, Needed: _needed, Sealed: _sealed, Unsealed: _unsealed, Pause: _paused, Resume: _resumed, Tick: _ticked,
 }  # fmt: skip
 
 
 def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     """Take every step that the state allows now."""
     stage = state.stage
-    if stage is None or state.paused:
+    if state.seal is not None and not state.paused:
+        return _opening(state, state.seal, now)
+    if stage is None or state.paused or stage.awaited:
         return state, ()
     if stage.attempt == 0 and len(state.present) < state.terms.clients:
         return state, ()
@@ -299,6 +271,8 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
         return state, ()
     if not stage.draw or state.revoked.issuperset((*stage.draw, *stage.reserve)):
         return _settle(state, stage)  # an empty cohort, as coins may fall, or one of which nobody is left
+    if stage.attempt == 0 and stage.lapses and len(_here(state, stage)) < stage.least:
+        return _gather(state, stage, now)
     if stage.attempt == 0:
         return _begin(state, stage, now)
     answered, pending = len(stage.of(*_ANSWERED)), stage.of(Standing.ASKED)
@@ -336,9 +310,36 @@ def _retry(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command
     silent = stage.of(Standing.ASKED)
     state = replace(state, present=state.present.difference(silent))
     again = [*silent, *stage.of(Standing.FAILED), *_others(state, stage)]
+    if stage.lapses and (stage.attempt > state.terms.retries or not again):
+        return _void(state, stage)
     if stage.attempt > state.terms.retries or not again:
         return _advance(replace(state, stage=replace(stage, deadline=None)), now)
     return _asked(state, stage, again, now, attempt=stage.attempt + 1)
+
+
+def _gather(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command, ...]]:
+    """Give those who are needed the time to come; without them there is nothing to ask the others for."""
+    everybody = {*stage.draw, *stage.reserve} - state.revoked
+    if stage.deadline is None and len(everybody) >= stage.least:
+        stage = replace(stage, deadline=now + _seconds(state))
+    if stage.deadline is None or now >= stage.deadline:
+        return _void(state, stage)
+    return replace(state, stage=stage), (Wake(stage.deadline),)
+
+
+def _void(state: State, stage: Stage) -> tuple[State, tuple[Command, ...]]:
+    silent = stage.of(Standing.ASKED)
+    lost = {**stage.reasons, **dict.fromkeys(silent, SILENT)}
+    state = replace(state, stage=None, present=state.present.difference(silent))
+    return state, (Void((*silent, *stage.of(Standing.FAILED)), lost),)
+
+
+def _opening(state: State, seal: Seal, now: float) -> tuple[State, tuple[Command, ...]]:
+    """Wait for those who can open a sum; it never is, once their time is up."""
+    if now < seal.deadline:
+        return state, (Wake(seal.deadline),)
+    state = replace(state, seal=None, present=state.present.difference(seal.silent))
+    return state, (Void(seal.silent, dict.fromkeys(seal.silent, SILENT)),)
 
 
 def _others(state: State, stage: Stage) -> list[str]:

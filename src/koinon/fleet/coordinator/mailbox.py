@@ -63,6 +63,13 @@ class Mailbox:
         self._store = store
         self._numbering = threading.Lock()
         self._wake: Callable[[Address], None] = lambda at: None
+        self._shut: dict[str, set[Address]] = {}  # of a run's last void round
+
+    def shut(self, at: Address) -> None:
+        """Take and hand out no message of a stage any more: what it was for is void."""
+        shut = {known for known in self._shut.get(at.run, ()) if known.round == at.round}
+        self._shut[at.run] = shut | {at}
+        self._wake(at)
 
     def on_letter(self, wake: Callable[[Address], None]) -> None:
         """Call ``wake`` with where a letter has been left, from any thread."""
@@ -70,6 +77,7 @@ class Mailbox:
 
     def post(self, at: Address, sender: str, key: PublicKey, letter: Letter) -> int:
         """Keep a message and return its number; the same message again gets the same number. Raises Refusal."""
+        self._check_open(at)
         body = decoded(letter.body)
         if len(body) > MESSAGE_BYTES:
             raise Refusal(
@@ -137,6 +145,7 @@ class Mailbox:
 
     def read(self, at: Address, reader: str, since: int) -> list[dict[str, object]]:
         """Return the messages after number ``since`` that are addressed to ``reader``, in order."""
+        self._check_open(at)
         m = t.messages.c
         mine = self._here(at) & (m.number > since) & m.recipient.in_([reader, EVERYBODY])
         with self._store.transaction() as rows:
@@ -151,6 +160,10 @@ class Mailbox:
             }
             for row in found
         ]
+
+    def _check_open(self, at: Address) -> None:
+        if at in self._shut.get(at.run, ()):
+            raise Refusal(410, "over", f"Round {at.round} ({at.stage}) is void: too few were left to open its sum.")
 
     @staticmethod
     def _here(at: Address) -> sa.ColumnElement[bool]:

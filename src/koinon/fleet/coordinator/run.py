@@ -7,24 +7,27 @@ must survive a crash is written before the machine hears of it.
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from koinon.core.algorithm import Synchronous
+from koinon.core.events import RoundRecord
 from koinon.core.types import Purpose
 from koinon.errors import FormatError
-from koinon.fleet.coordinator import machine
+from koinon.fleet.coordinator import events, machine
 from koinon.fleet.coordinator.access import revoked
 from koinon.fleet.coordinator.figures import Book
-from koinon.fleet.coordinator.ledger import Committed, Ledger, StageRow
+from koinon.fleet.coordinator.ledger import Committed, Ledger
 from koinon.fleet.coordinator.machine import Standing
 from koinon.fleet.coordinator.members import Fared, Member, Members
+from koinon.fleet.coordinator.notices import Notices
 from koinon.fleet.coordinator.spool import Chunk, Spool, Upload
 from koinon.fleet.coordinator.stage import OpenStage, Settled, StageJob, refuse_what_cannot_be_added
 from koinon.fleet.coordinator.trouble import Trouble
+from koinon.fleet.coordinator.voids import Voids
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import PublicKey
@@ -45,10 +48,8 @@ class FleetRun:
         self._open: OpenStage | None = None
         self._ended: dict[str, Any] | None = ledger.ended()
         self._cancelled = False
-        self._serials: dict[str, int] = {}
-        self._first_serial = secrets.randbits(40)  # an earlier process' numbers mean nothing to this one
-        self._wake: Callable[[Sequence[str]], None] = lambda clients: None
-        self._told: set[str] = set()  # who has heard that the run is over
+        self._voids = Voids()
+        self._notices = Notices()
         self.trouble = Trouble(key, clock)
         self.members = Members()
         self.fared: dict[str, Fared] = {}
@@ -59,7 +60,7 @@ class FleetRun:
 
     def on_change(self, wake: Callable[[Sequence[str]], None]) -> None:
         """Call ``wake`` with the clients that have something new, from any thread."""
-        self._wake = wake
+        self._notices.on_change(wake)
 
     def join(self, member: Member) -> None:
         """Take a client in, or back. Raises Refusal for one that was revoked while it asked."""
@@ -70,7 +71,7 @@ class FleetRun:
             self.ledger.join(member, position)
             self.fared.setdefault(member.client, Fared())
             self.figures.heard(member.client)
-            self._handle(machine.Present(member.client))
+            self._handle(events.Present(member.client))
 
     def heard(self, client: str) -> None:
         """Note that a client has spoken: it may be asked again."""
@@ -79,17 +80,16 @@ class FleetRun:
             stage = self._state.stage
             standing = None if stage is None else stage.standings.get(client)
             if client not in self._state.present and standing is not Standing.FAILED:
-                self._handle(machine.Present(client))
+                self._handle(events.Present(client))
 
     def work(self, client: str, since: int | None = None) -> dict[str, Any]:
         """Return what there is to do for a client: the answer of ``GET work``; ``since`` is what it knows already."""
         with self._changed:
-            serial = self._serials.setdefault(client, self._first_serial)
             fared = self.fared.get(client, Fared())
-            told = {"serial": serial, "outcome": {"round": fared.round, "accepted": fared.accepted}}
+            outcome = {"round": fared.round, "accepted": fared.accepted}
+            told = {"serial": self._notices.serial(client), "outcome": outcome}
             if self._ended is not None:
-                if since == serial:  # it asks again, so it has the result and all else it wants
-                    self._told.add(client)
+                self._notices.has_heard(client, since)
                 return {**told, **self._ended}
             stage, standings = self._open, {} if self._state.stage is None else self._state.stage.standings
             if stage is None or standings.get(client) is not Standing.ASKED:
@@ -158,7 +158,7 @@ class FleetRun:
             self.ledger.write_upload(round, purpose, client, upload.claim, commit)
             stage.commits[client] = commit
             self.figures.answered(client)
-            self._handle(machine.Answered(client, not commit.refused))
+            self._handle(events.Answered(client, not commit.refused))
         refuse_what_cannot_be_added(commit)
         return False
 
@@ -173,25 +173,25 @@ class FleetRun:
             self._asked(client, round, purpose)
             self.figures.heard(client)
             self.figures.failed(client, reason)
-            self._handle(machine.Failed(client, reason))
+            self._handle(events.Failed(client, reason))
 
     def revoke(self, client: str) -> None:
         """Take a client out, also one that has not joined: it may be about to."""
         with self._changed:
-            self._handle(machine.Revoked(client))
-            self._tell([client])
+            self._handle(events.Revoked(client))
+            self._notices.tell([client])
 
     def pause(self) -> None:
         """Rest until :meth:`resume`."""
         with self._changed:
             self.ledger.change(paused=True)
-            self._handle(machine.Pause())
+            self._handle(events.Pause())
 
     def resume(self) -> None:
         """Go on."""
         with self._changed:
             self.ledger.change(paused=False)
-            self._handle(machine.Resume())
+            self._handle(events.Resume())
 
     def cancel(self) -> None:
         """End the run before its time."""
@@ -223,17 +223,17 @@ class FleetRun:
     def settled(self, job: StageJob, draw: Sequence[str], reserve: Sequence[str]) -> Settled:
         """Open a stage and return it when it is over. Raises Cancelled."""
         with self._changed:
-            stage = self._open = OpenStage(self.key, job, self.members)
-            self._state = replace(self._state, stage=None)  # left open when the store failed
+            stage = self._open = OpenStage(job, self.key, self.members, self.ledger, self._spool, self.figures)
+            self._state = replace(self._state, stage=None, seal=None)  # left open when the store failed
             row = self.ledger.stage(job.round, job.purpose)
             if row is not None and row.model == job.model:
-                self._restore(stage, row)
+                stage.restore(row)
             else:
                 self._spool.forget(self.key, job.folder)
                 row = None
             if stage.settled is None:
                 known = {} if row is None else {c: not word.refused for c, word in stage.commits.items()}
-                event = machine.Open(
+                event = events.Open(
                     tuple(draw),
                     tuple(reserve),
                     target=0 if row is None else row.target,
@@ -241,12 +241,30 @@ class FleetRun:
                     least=job.least,
                     newcomers=job.newcomers,
                     essential=job.essential,
+                    lapses=job.lapses,
+                    awaited=self._awaited(job),
                 )
                 self._handle(event if row is None else replace(event, asked=row.asked))
             while stage.settled is None:
                 self._rest(self._due() if job.secure is None else 1.0)
                 self._handle(self._talked(stage))
             return stage.result(stage.settled)
+
+    def sealed(self, step: str, silent: Sequence[str]) -> Settled | None:
+        """Wait a moment for clients that a settled stage's sum cannot be opened without; return it once it is void."""
+        with self._changed:
+            stage = self._open
+            assert stage is not None and stage.settled is not None, "a sum is opened when its stage is settled"
+            self._handle(events.Sealed(step, tuple(silent)))
+            if stage.void is not None:
+                return stage.result(stage.settled)
+            self._rest(1.0)
+            return None
+
+    def unsealed(self) -> None:
+        """Note that a settled stage's sum is open."""
+        with self._changed:
+            self._handle(events.Unsealed())
 
     def forget(self, round: int, outcomes: Mapping[str, bool]) -> None:
         """Drop what a committed round no longer needs, and tell its clients how they fared."""
@@ -264,7 +282,7 @@ class FleetRun:
         with self._changed:
             self.ledger.change(ended=json.dumps(ended))
             self._ended = ended
-            self._tell(list(self._serials))
+            self._notices.tell_all()
             self._changed.notify_all()
 
     def remember(self) -> None:
@@ -274,10 +292,15 @@ class FleetRun:
                 self.members.add(member)
                 self.fared[member.client] = fared
 
-    def learnt(self, durations: Sequence[float]) -> None:
-        """Take over how long earlier rounds took."""
+    def learnt(self, history: Sequence[RoundRecord]) -> None:
+        """Take over how earlier rounds went."""
         with self._changed:
-            self._state = replace(self._state, durations=tuple(durations))
+            self._state = replace(self._state, durations=tuple(record.seconds for record in history))
+            self._voids = reduce(Voids.after, history, Voids())
+
+    def finished(self, record: RoundRecord) -> None:
+        """Note how a round went."""
+        self._voids = self._voids.after(record)
 
     # What is shown.
 
@@ -290,7 +313,7 @@ class FleetRun:
     def all_told(self) -> bool:
         """Whether everybody who is here knows that the run is over and has taken its result."""
         with self._changed:
-            return self._ended is not None and self._state.present <= self._told
+            return self._ended is not None and self._notices.all_heard(self._state.present)
 
     @property
     def terms(self) -> Synchronous:
@@ -322,67 +345,43 @@ class FleetRun:
             return False
         with self._changed:
             if self._open is stage:  # the machine has not heard of it if the store failed just then
-                self._handle(machine.Answered(client, not known.refused))
+                self._handle(events.Answered(client, not known.refused))
         refuse_what_cannot_be_added(known)
         return True
 
-    def _restore(self, stage: OpenStage, row: StageRow) -> None:
-        """Take over what an earlier process kept of a stage: every upload is checked anew."""
-        job = stage.job
-        stage.asked = row.asked
-        for client, (claim, commit) in self.ledger.uploads(job.round, job.purpose).items():
-            upload = stage.uploads[client] = self._spool.open(self.key, job.folder, client, claim)
-            if commit is not None and upload.complete:
-                stage.commits[client] = commit
-        if row.settled is not None and all(client in stage.commits for client in row.settled):
-            stage.settled = machine.Settle(row.settled, row.lost)
-
-    def _handle(self, event: machine.Event) -> None:
+    def _handle(self, event: events.Event) -> None:
         """Hand an event to the machine; if what follows cannot be written, nothing has happened."""
         state, commands = machine.handle(self._state, event, self._clock())
         for command in commands:
-            if isinstance(command, machine.Ask):
-                self._ask(command)
-            elif isinstance(command, machine.Settle):
-                self._settle(command)
+            if isinstance(command, events.Wake):
+                continue
+            assert self._open is not None, "commands are about the open stage"
+            match command:
+                case events.Ask():
+                    self._open.ask(command)
+                    self._notices.tell(command.clients)
+                case events.Settle():
+                    self._open.settle(command)
+                case events.Void():
+                    self._open.lapse(command)
         self._state = state
         self._changed.notify_all()
-        self._wake(())
+        self._notices.stir()
 
-    def _talked(self, stage: OpenStage) -> machine.Event:
+    def _talked(self, stage: OpenStage) -> events.Event:
         """Let a secure sum take in what has come; if it begins anew, tell everybody."""
         secure, now = stage.job.secure, self._state.stage
         if secure is None or now is None:
-            return machine.Tick()
-        if secure.turn(now.of(Standing.ASKED), self._due(), self._clock()):
-            self._tell(stage.asked)
-        return machine.Needed(secure.least or now.least)
+            return events.Tick()
+        left = self._state.terms.longest if now.deadline is None and not self._state.paused else self._due()
+        if secure.turn(now.of(Standing.ASKED), left, self._clock()):
+            self._notices.tell(stage.asked)
+        return events.Needed(secure.least or now.least, stage.job.lapses or secure.sharers is not None)
 
-    def _ask(self, command: machine.Ask) -> None:
-        stage = self._open
-        assert stage is not None, "clients are asked for an open stage"
-        job, asked = stage.job, tuple(sorted({*stage.asked, *command.clients}))
-        self.ledger.write_stage(job.round, job.purpose, StageRow(job.model, asked, command.target, None, {}))
-        stage.asked = asked
-        for client in command.clients:
-            stage.commits.pop(client, None)  # of one that was refused: another may take its place
-            self.figures.asked(client)
-        self._tell(command.clients)
-
-    def _settle(self, command: machine.Settle) -> None:
-        stage = self._open
-        assert stage is not None, "an open stage is settled"
-        job = stage.job
-        row = StageRow(job.model, stage.asked, len(command.clients), command.clients, command.lost)
-        self.ledger.write_stage(job.round, job.purpose, row)
-        stage.settled = command
-        for client, why in command.lost.items():
-            self.figures.failed(client, why)
-
-    def _tell(self, clients: Sequence[str]) -> None:
-        for client in clients:
-            self._serials[client] = self._serials.get(client, self._first_serial) + 1
-        self._wake(clients)
+    def _awaited(self, job: StageJob) -> dict[str, str]:
+        """Return who has to come back before a round begins after so many that came to nothing."""
+        names = self._voids.awaited if job.purpose is Purpose.TRAIN else ()
+        return {client: name for name in names for client in self.members.called(name)[-1:]}
 
     def _rest(self, seconds: float | None) -> None:
         if self._cancelled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +42,6 @@ from koinon.round.training import FederatedTraining
 from koinon.store.blobs import Blobs
 from koinon.tree import Array, Tree
 
-_QUIET_SECONDS = 30.0
 OpenOffice: TypeAlias = Callable[[int, Purpose], Office]
 """Returns where the messages of a round's stage are left."""
 
@@ -101,12 +99,16 @@ class FleetRuntime:
         self._stages[job.purpose] = stage, settled
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)
+        if settled.void is not None:
+            self._sums = TotalDigest()
+            return Partial({}, 0, replace(rows, metrics={}, pooled={}, void=settled.void))
         if job.purpose is Purpose.TRAIN:
             self._sums = TotalDigest()
             if aggregator.needs is not Needs.SUM:
                 return self._apart(plan, job, settled.received, rows)
         if secure is not None:
-            return self._hidden(job, _scale(secure), found or self._unmasked(secure, settled.received), rows)
+            assert found is not None, "a stage without its sum is void"
+            return self._hidden(job, _scale(secure), found, rows)
         accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
         summed = total(expected, accepted, self._sums)
         return Partial(summed, sum(part.weight for part in accepted), rows)
@@ -123,12 +125,14 @@ class FleetRuntime:
         return partial_of(aggregator, job, room.kept, rows, {})
 
     def _settled(self, stage: StageJob, draw: Sequence[str], reserve: Sequence[str]) -> tuple[Settled, Total | None]:
-        """Return a stage that is over and, if it was encrypted, its sum: nothing is over that cannot be decrypted."""
+        """Return a stage that is over and, if its updates are hidden, their sum: nothing else is over without it but the void."""
         secure, run = stage.secure, self._run
-        if not isinstance(secure, EncryptedRound):
-            return run.settled(stage, draw, [] if secure else reserve), None
+        if isinstance(secure, SecureRound):
+            return self._unmasked(secure, run.settled(stage, draw, []))
         while True:
             settled = run.settled(stage, draw, reserve)
+            if secure is None or settled.void is not None:
+                return settled, None
             clients = {run.members[part.client].client for part in settled.received}
             found = secure.decrypted(settled.received, partial(self._any_revoked, clients), self._rest)
             if found is not None:
@@ -158,15 +162,26 @@ class FleetRuntime:
             return Expected.of_encrypted(plan.algorithm, secure.round, plan.model.finish)
         return Expected.of_masked(plan.algorithm, secure.terms.layout, plan.model.finish)
 
-    def _unmasked(self, secure: SecureRound | EncryptedRound, received: Sequence[Received]) -> Total:
-        """Return the sum of the masked vectors without its masks: all that is ever known of them."""
-        assert isinstance(secure, SecureRound), "an encrypted sum is decrypted when its stage is over"
-        clients = [self._run.members[part.client].client for part in received]
-        server, vector = secure.opened(clients, self._waiting()), secure.terms.layout.zero()
-        for part in received:
+    def _unmasked(self, secure: SecureRound, settled: Settled) -> tuple[Settled, Total | None]:
+        """Return a stage and the sum of its vectors without its masks, all that is ever known of them; or the void stage."""
+
+        def wait(step: str, silent: Sequence[str]) -> bool:
+            nonlocal settled
+            void = self._run.sealed(step, silent)
+            settled = void or settled
+            return void is None
+
+        clients = [self._run.members[part.client].client for part in settled.received]
+        server = None if settled.void is not None else secure.opened(clients, wait)
+        if server is None:
+            secure.shut()
+            return settled, None
+        self._run.unsealed()
+        vector = secure.terms.layout.zero()
+        for part in settled.received:
             vector += part.vector()
         unmask(server, vector)
-        return total_of(self._training.plan.algorithm, secure.terms, server.known, vector)
+        return settled, total_of(self._training.plan.algorithm, secure.terms, server.known, vector)
 
     def _hidden(self, job: Job, scale: int, found: Total, rows: Rows) -> Partial:
         """Return what is known of a stage whose updates are hidden."""
@@ -183,17 +198,6 @@ class FleetRuntime:
         """Wait a moment for somebody who is not of this fleet, and say so."""
         self._run.trouble.note(f"The run waits for {what}")
         self._run.rest(1.0)
-
-    def _waiting(self) -> Callable[[str], None]:
-        """Return what waits a moment for a sum to be opened, and says so if it takes long."""
-        patience = time.monotonic() + _QUIET_SECONDS
-
-        def wait(what: str) -> None:
-            self._run.rest(1.0)
-            if time.monotonic() > patience:
-                self._run.trouble.note(f"The run waits for {what}: they have sent them and fallen silent.")
-
-        return wait
 
     def _summed(self, round: int) -> Sum:
         door, roster = self._training.releases, self._office(round, Purpose.TRAIN).roster
@@ -228,6 +232,8 @@ class FleetRuntime:
         ledger, outcomes = self._run.ledger, self._outcomes()
         ledger.commit(RoundRow(checkpoint, blob, best, receipt, outcomes))
         self._run.forget(checkpoint.round, outcomes)
+        if checkpoint.record is not None:
+            self._run.finished(checkpoint.record)
         self._stages = {}
         live = {blob, after.broadcast, after.variables} | ({best} if best else set())
         self._written.keep(live, live | {self._last} | self._shown)
@@ -246,7 +252,7 @@ class FleetRuntime:
         if best is not None:
             self._written.remember(saved.checkpoint.best, best)
         self._run.remember()
-        self._run.learnt([record.seconds for record in saved.history])
+        self._run.learnt(saved.history)
         return resumed(saved.checkpoint, saved.history, stop)
 
     # ClientStates

@@ -7,7 +7,7 @@ itself back to where it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,10 +113,18 @@ class SecureRound:
             return True
         return False
 
-    def opened(self, survivors: Iterable[str], wait: Callable[[str], None]) -> Server:
-        """Return the protocol's end, at which every mask of the survivors' sum is known.
+    @property
+    def sharers(self) -> frozenset[str] | None:
+        """Who may mask, each once: there is no other attempt at this sum. None until they have each other's shares."""
+        if self._server.cohort is None or self._server.stage in (Stage.KEYS, Stage.SHARES):
+            return None
+        return frozenset(self._server.cohort.names[i] for i in self._server.shares)
 
-        ``wait`` returns when something has come, and is told what is waited for.
+    def opened(self, survivors: Iterable[str], wait: Callable[[str, Sequence[str]], bool]) -> Server | None:
+        """Return the protocol's end, at which every mask of the survivors' sum is known; None if it is given up.
+
+        ``wait`` is told the step and who has not spoken in it, and returns when something may have come: False if it is time
+        to give up.
         """
         for client in survivors:
             if self._server.stage is Stage.VECTORS:
@@ -125,14 +133,27 @@ class SecureRound:
             self._catch_up()
             if (
                 self._server.stage is Stage.VECTORS
+                and self._recoverable()
                 or self._server.stage is Stage.AGREEMENT
                 and self._agreed >= quorum(len(self._server.known))
             ):
                 self._close()
-            elif not self._server.enough:
-                missing = sorted(self._server.waited_for())
-                wait(f"{len(missing)} clients to open the sum of their updates")
+            elif not self._server.enough and not wait(self._server.stage.value, sorted(self._server.waited_for())):
+                return None
         return self._server
+
+    def shut(self) -> None:
+        """Take no more messages of this attempt: its sum is void, and not to be opened by those that come late."""
+        for stage in Stage:
+            self._office.mailbox.shut(self._office.at(self.attempt, stage))
+
+    def _recoverable(self) -> bool:
+        """Return whether enough neighbours of each who shared are left; in a sparse graph that is not only their number."""
+        try:
+            close(self._server)
+        except ProtocolError:
+            return False
+        return True
 
     @property
     def _agreed(self) -> int:

@@ -11,12 +11,15 @@ from koinon.core.types import Purpose
 from koinon.errors import FormatError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.coordinator.encrypted import EncryptedRound
-from koinon.fleet.coordinator.ledger import Committed
-from koinon.fleet.coordinator.machine import Settle
+from koinon.fleet.coordinator.events import Ask, Settle, Void
+from koinon.fleet.coordinator.figures import Book
+from koinon.fleet.coordinator.ledger import Committed, Ledger, StageRow
+from koinon.fleet.coordinator.machine import SILENT
 from koinon.fleet.coordinator.members import Members
 from koinon.fleet.coordinator.payload import Expected, Received
 from koinon.fleet.coordinator.secure_sum import SecureRound
-from koinon.fleet.coordinator.spool import Upload
+from koinon.fleet.coordinator.spool import Spool, Upload
+from koinon.fleet.coordinator.voids import void_reason
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import PublicKey, decoded, signed_text
@@ -41,6 +44,11 @@ class StageJob:
     secure: SecureRound | EncryptedRound | None = None  # where updates come masked or encrypted
 
     @property
+    def lapses(self) -> bool:
+        """Whether it is void when too few have answered in time: nothing waits for figures that too few can make."""
+        return self.secure is not None and self.purpose is Purpose.EVALUATE
+
+    @property
     def folder(self) -> str:
         """What the stage's uploads lie under."""
         return f"{self.round}-{self.purpose.value}"
@@ -54,18 +62,63 @@ class Settled:
     commits: Mapping[str, Committed]  # of everyone who was asked and committed
     lost: Mapping[str, str]
     asked: tuple[str, ...]
+    void: str | None = None  # why it has no result
 
 
 class OpenStage:
-    """A stage's uploads and commits. Whoever holds it sees to the order of calls."""
+    """A stage's uploads and commits, and what is written of it. Whoever holds it sees to the order of calls."""
 
-    def __init__(self, run: str, job: StageJob, members: Members) -> None:
+    def __init__(
+        self, job: StageJob, run: str, members: Members, ledger: Ledger, spool: Spool, figures: Book
+    ) -> None:  # fmt: skip
         self.job = job
         self.uploads: dict[str, Upload] = {}
         self.commits: dict[str, Committed] = {}
         self.settled: Settle | None = None
+        self.void: str | None = None
         self.asked: tuple[str, ...] = ()
         self._run, self._members = run, members
+        self._ledger, self._spool, self._figures = ledger, spool, figures
+
+    def restore(self, row: StageRow) -> None:
+        """Take over what an earlier process kept: every upload is checked anew."""
+        job = self.job
+        self.asked = row.asked
+        for client, (claim, commit) in self._ledger.uploads(job.round, job.purpose).items():
+            upload = self.uploads[client] = self._spool.open(self._run, job.folder, client, claim)
+            if commit is not None and upload.complete:
+                self.commits[client] = commit
+        if row.settled is not None and all(client in self.commits for client in row.settled):
+            self.settled, self.void = Settle(row.settled, row.lost), row.void
+
+    def ask(self, command: Ask) -> None:
+        """Write down that these clients are asked, too."""
+        job, asked = self.job, tuple(sorted({*self.asked, *command.clients}))
+        self._ledger.write_stage(job.round, job.purpose, StageRow(job.model, asked, command.target, None, {}))
+        self.asked = asked
+        for client in command.clients:
+            self.commits.pop(client, None)  # of one that was refused: another may take its place
+            self._figures.asked(client)
+
+    def settle(self, command: Settle, void: str | None = None) -> None:
+        """Write down whose updates make the stage, or why it is ``void``."""
+        job, clients = self.job, command.clients
+        row = StageRow(job.model, self.asked, len(clients), clients, command.lost, void)
+        self._ledger.write_stage(job.round, job.purpose, row)
+        self.settled, self.void = command, void
+        for client, why in command.lost.items():
+            self._figures.failed(client, why)
+
+    def lapse(self, command: Void) -> None:
+        """Settle without anybody: not even those who answered make anything."""
+        secure, before = self.job.secure, {} if self.settled is None else self.settled.lost
+        assert secure is not None, "only a sum that hides its parts can be void"
+        own = {
+            c: why for c, why in command.lost.items() if secure.sharers is None or c in secure.sharers or why != SILENT
+        }
+        silent = [self._members[self._members.position(c)].name for c in command.silent if c in own]
+        why = void_reason(silent, secure.least or self.job.least)
+        self.settle(Settle((), {**dict.fromkeys(self.asked, why), **before, **own}), why)
 
     def check_claim(self, client: str, claim: Claim) -> None:
         """Raise Refusal unless a client may announce such an update."""
@@ -141,7 +194,7 @@ class OpenStage:
                 self.uploads[client].sync()
         received = [self._received(c, self.uploads[c], self.commits[c].weight) for c in settle.clients]
         received.sort(key=lambda part: part.client)
-        return Settled(tuple(received), dict(self.commits), settle.lost, self.asked)
+        return Settled(tuple(received), dict(self.commits), settle.lost, self.asked, self.void)
 
     def _received(self, client: str, upload: Upload, weight: int) -> Received:
         key = partial(self.job.key, client)  # found when it is needed, which is seldom

@@ -128,6 +128,8 @@ class LoggedLedger(Ledger):
             return
         began, counted = self._began, len(row.settled)
         seconds = now - began[2] if began is not None and began[:2] == (round, purpose) else None
+        if row.void is not None:
+            tell("void", f"{where} has no result: {row.void}", level=logging.WARNING, **at, reason=row.void)
         line = f"{where} has {counted} of {len(row.asked)} answers"
         tell("settled", line, level=logging.DEBUG, **at, counted=counted, lost=dict(row.lost), seconds=seconds)
 

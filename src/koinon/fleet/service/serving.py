@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import socket
 import ssl
@@ -253,7 +254,9 @@ def _recorder(key: str, app: ServedApp, rounds: Rounds) -> Listener:
     def record(event: RunStarted | RoundFinished | RunFinished) -> None:
         if isinstance(event, RoundFinished):
             finished = replace(event.record, rows=None)
-            rounds.add(finished)
+            if (reason := rounds.add(finished)) is not None:
+                line = f"{app.name}: nobody judges the model of round {finished.round}: {reason}"
+                log.tell("unjudged", line, level=logging.WARNING, run=key, round=finished.round, reason=reason)
             _tell(key, app, finished)
         elif isinstance(event, RunStarted):
             past = rounds.until(event.resumed_from)
@@ -275,6 +278,7 @@ def _tell(key: str, app: ServedApp, record: RoundRecord) -> None:
         lost=len(record.lost),
         seconds=record.seconds,
         figures=record.figures,
+        void=record.void,
     )
 
 

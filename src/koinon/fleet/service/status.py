@@ -68,7 +68,7 @@ def _run(house: House, served: ServedRun) -> dict[str, Any]:
 def resting(served: ServedRun) -> str | None:
     """Return what a run waits for that has asked and had too few answers; None for one that is at work, or over."""
     machine, _, now = served.run.snapshot()
-    asked = machine.stage is not None and machine.stage.attempt > 0
+    asked = machine.stage is not None and (machine.stage.attempt > 0 or bool(machine.stage.awaited))
     if served.run.ended is not None or machine.paused or not (asked and machine.held):
         return None
     return _waits_for(served, machine, now)
@@ -77,6 +77,9 @@ def resting(served: ServedRun) -> str | None:
 def _waits_for(served: ServedRun, machine: MachineState, now: float) -> str | None:
     """Return what is waited for, and who of the clients has not answered."""
     waits = machine.waits_for
+    if machine.seal is not None and not machine.paused:
+        silent = [_last_heard(served, client, now) for client in machine.seal.silent[:5]]
+        return f"{waits}, or it is void in {max(0.0, machine.seal.deadline - now):.0f} s: {', '.join(silent)}"
     if machine.stage is None or machine.paused or machine.stage.attempt == 0:
         return waits if machine.stage is not None or machine.paused else _joining(served, machine)
     silent = [_last_heard(served, client, now) for client in machine.stage.of(Standing.ASKED)[:5]]

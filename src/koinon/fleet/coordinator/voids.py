@@ -1,0 +1,39 @@
+"""Rounds without a result, one after the other: how many, for want of whom, and what is said of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from koinon.core.events import RoundRecord
+from koinon.core.types import Purpose
+from koinon.fleet.coordinator.machine import SILENT
+
+_MOST = 3  # after which the run rests
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Voids:
+    """The void rounds since the last with a result, and the parties that the last of them lacked."""
+
+    count: int = 0
+    missing: tuple[str, ...] = ()
+
+    def after(self, record: RoundRecord) -> Voids:
+        """Return what it becomes with a finished round."""
+        if Purpose.TRAIN.value not in record.void:
+            return Voids()
+        return Voids(self.count + 1, tuple(name for name, why in record.lost.items() if why == SILENT))
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The parties that the next round waits for."""
+        return self.missing if self.count >= _MOST else ()
+
+
+def void_reason(silent: Sequence[str], least: int) -> str:
+    """Return why a stage has no result, for people; ``silent`` are parties' names, ``least`` how many had to stay."""
+    shown = ", ".join(silent[:_NAMED]) + (f" and {len(silent) - _NAMED} more" if silent[_NAMED:] else "")
+    why = f"{shown} fell silent" if silent else "too few were here"
+    return f"{why} before the sum was opened, which takes {least} clients: nothing of it is known"
