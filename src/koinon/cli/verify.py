@@ -261,11 +261,22 @@ def _chain(evidence: Evidence, receipts: list[Sealed]) -> Iterator[Point]:
         last = receipts[-1].receipt.digest()
         yield Point(Standing.UNKNOWN, f"that everybody was told the same: compare your last receipts, here {last}")
     if receipts and not findings:
+        yield from _void(receipts)
         signed = sum(e.commit is not None for s in receipts for purpose in _ASKED for e in s.receipt.asked(purpose))
         yield Point(
             Standing.HOLDS, f"receipts: rounds 1 to {len(receipts)}, without a gap, each signed by the coordinator"
         )
         yield Point(Standing.HOLDS, f"commits: all {signed:,} in the receipts are signed by their clients")
+
+
+def _void(receipts: list[Sealed]) -> Iterator[Point]:
+    """Tell of the rounds without a result: whether they have none is checked with the chain."""
+    for purpose in _ASKED:
+        found = {s.receipt.round: s.receipt.void[purpose.value] for s in receipts if purpose.value in s.receipt.void}
+        if found:
+            rounds, (last, why) = ", ".join(map(str, found)), list(found.items())[-1]
+            stayed = "counts nobody, and the model stayed" if purpose is Purpose.TRAIN else "counts nobody"
+            yield Point(Standing.HOLDS, f"{purpose.value} of round {rounds}: void, {stayed}; in round {last}: {why}")
 
 
 def _length(evidence: Evidence, receipts: list[Sealed]) -> Iterator[Point]:

@@ -56,6 +56,7 @@ class ReceiptChain:
             roster=summed.roster,
             train=self._entries(stages, Purpose.TRAIN),
             evaluate=self._entries(stages, Purpose.EVALUATE),
+            void={purpose.value: own.void for purpose, (_, own) in stages.items() if own.void is not None},
         )
         self._previous = receipt.digest()
         return canonical(seal(receipt, self._key).to_json())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from koinon.core.types import Purpose
@@ -113,7 +113,9 @@ class Receipt:
     was judged after the round and is the result if the run ends here (with most algorithms all there is to send, so
     the same as ``model_after``). ``aggregate`` is the digest of the exact sum; None in a round without clients, where the
     sum is private, and where the aggregator reads more than a sum. ``privacy`` is the round's line of the privacy ledger,
-    ``roster`` the digest of who might take part in a secure sum; it is left out where there is none.
+    ``roster`` the digest of who might take part in a secure sum. ``void`` says of ``train`` or ``evaluate`` why it has no
+    result: nobody's update counts then, and without one of ``train`` the model stays. The last two are left out where
+    there is none.
     """
 
     run: str
@@ -128,6 +130,7 @@ class Receipt:
     train: tuple[Entry, ...]
     evaluate: tuple[Entry, ...] = ()
     roster: str | None = None
+    void: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _texts(self, "run")
@@ -142,6 +145,16 @@ class Receipt:
         for asked in (self.train, self.evaluate):
             if len({entry.client for entry in asked}) != len(asked):
                 raise FormatError(f"The receipt of round {self.round} lists a client twice.")
+        self._check_void()
+
+    def _check_void(self) -> None:
+        if not isinstance(self.void, dict) or not set(self.void) <= {Purpose.TRAIN.value, Purpose.EVALUATE.value}:
+            raise FormatError(f"A receipt says of train and evaluate why they are void; found {self.void!r:.80}.")
+        for purpose, why in self.void.items():
+            if not isinstance(why, str) or not why or not is_writable(why):
+                raise FormatError(f"Why a stage is void is a text; found {why!r:.80}.")
+            if any(entry.accepted for entry in self.asked(Purpose(purpose))):
+                raise FormatError(f"Round {self.round} ({purpose}) is void, and its receipt counts updates.")
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON: what is signed, and what the next receipt is chained to."""
@@ -158,8 +171,9 @@ class Receipt:
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as JSON."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.roster is None:
-            del own["roster"]
+        for name in ("roster", "void"):
+            if not own[name]:
+                del own[name]
         return {
             name: [e.to_json() for e in value] if isinstance(value, tuple) else value for name, value in own.items()
         }
@@ -167,7 +181,7 @@ class Receipt:
     @classmethod
     def from_json(cls, value: Any) -> Receipt:
         """Return the receipt of :meth:`to_json`. Raises FormatError for anything else."""
-        known = {"roster": None, **value} if isinstance(value, dict) else value
+        known = {"roster": None, "void": {}, **value} if isinstance(value, dict) else value
         return _record(cls, known, train=_entries, evaluate=_entries)
 
 
@@ -265,6 +279,8 @@ def _links(opening: Opening, place: int, before: Receipt | None, receipt: Receip
         wrong.append("it is not chained to " + ("the receipt before it" if before else "this run's opening"))
     if before and receipt.model_before != before.model_after:
         wrong.append("its clients trained from another model than the round before it led to")
+    if Purpose.TRAIN.value in receipt.void and (receipt.model_after != receipt.model_before or receipt.aggregate):
+        wrong.append("it is void, and yet another model or a sum came of it")
     return wrong
 
 
