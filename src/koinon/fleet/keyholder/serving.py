@@ -20,10 +20,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from koinon.errors import FleetError, FormatError, StoreError
+from koinon.errors import FormatError, StoreError
 from koinon.fleet.keyholder.office import PUBLIC, Office
 from koinon.fleet.service import uvicorn_server
 from koinon.fleet.service.bodies import read_chunk
+from koinon.fleet.service.listening import address, listening
 from koinon.fleet.service.strangers import Strangers
 from koinon.fleet.service.uvicorn_server import Door
 from koinon.fleet.wire.certificates import ServerCertificate, own_certificate
@@ -36,7 +37,6 @@ from koinon.store.lock import lock
 
 _TOKEN, LINK = "token", "coordinator.link"
 _MOST_BYTES = 1 << 30
-_EVERYWHERE = ("0.0.0.0", "::")
 _BYTES = "application/octet-stream"
 
 
@@ -57,8 +57,8 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
     with ExitStack() as undo:
         undo.callback(os.close, lock(settings.folder))
         office = Office.open(settings.folder, settings.floor, settings.roster, say)
-        bound = undo.enter_context(_socket(settings.host, settings.port))
-        url = settings.url or _url(settings.host, bound.getsockname()[1])
+        bound = undo.enter_context(listening(settings.host, settings.port, "The key holder"))
+        url = settings.url or address("https", settings.host, bound.getsockname()[1])
         names = ["localhost", "127.0.0.1", socket.gethostname(), urlsplit(url).hostname or ""]
         certificate = own_certificate(settings.folder, list(dict.fromkeys(names)))
         token = kept_secret(settings.folder / _TOKEN, lambda: secrets.token_bytes(32)).hex()
@@ -171,22 +171,3 @@ async def _unavailable(request: Request, error: StoreError) -> Response:
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)  # nobody is there to read it
-
-
-def _url(host: str, port: int) -> str:
-    host = socket.gethostname() if host in _EVERYWHERE else host
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-
-
-def _socket(host: str, port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise FleetError(
-            f"The key holder cannot listen on {host}:{port}: {error.strerror}. Choose another --listen HOST:PORT."
-        ) from error
-    bound.listen(128)
-    return bound

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import secrets
-import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from starlette.applications import Starlette
 from koinon.channel.encrypted import encrypted_of
 from koinon.core.events import Listener, RoundFinished, RoundRecord, RunFinished, RunStarted
 from koinon.core.execution import Plan
-from koinon.errors import ConfigurationError, FleetError, StoreError
+from koinon.errors import ConfigurationError, StoreError
 from koinon.fleet.coordinator import tables
 from koinon.fleet.coordinator.chain import ReceiptChain
 from koinon.fleet.coordinator.driver import Driven, Driver
@@ -34,6 +33,7 @@ from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.service import client_calls, log, metrics_page, operator_calls, page_calls, probe, uvicorn_server
 from koinon.fleet.service.charged import Charged
 from koinon.fleet.service.house import House, ServedRun, application
+from koinon.fleet.service.listening import listening
 from koinon.fleet.service.log import LoggedAccess, LoggedLedger, LoggedRun
 from koinon.fleet.service.rests import Rests
 from koinon.fleet.service.rounds import Rounds
@@ -116,7 +116,7 @@ def serve(settings: Settings, apps: Sequence[ServedApp], say: Callable[[str], No
     with ExitStack() as undo:
         store = undo.enter_context(FleetStore.open(settings.folder, settings.database))
         places = [(settings.host, settings.port)] + ([settings.client_listen] if settings.client_listen else [])
-        bound = [undo.enter_context(_socket(*place)) for place in places]
+        bound = [undo.enter_context(listening(*place, "The coordinator")) for place in places]
         addresses = Addresses.of(settings, *(own.getsockname()[1] for own in bound))
         coordinator = _coordinator(settings, store, apps, addresses)
         for mirror in (served.run.ledger.mirror for served in coordinator.house.runs.values()):
@@ -355,19 +355,3 @@ def _offered(served: ServedRun) -> OfferedRun:
     terms = served.run.terms
     state = state_of(served)
     return OfferedRun(served.run.key, served.name, served.app, state, size, size, terms.longest, served.description)
-
-
-def _socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise FleetError(
-            f"The coordinator cannot listen on {host}:{port}: {error.strerror}. Choose another --listen HOST:PORT."
-        ) from error
-    bound.listen(2048)
-    bound.set_inheritable(True)
-    return bound

@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from koinon.core.events import Listener
+from koinon.fleet.service.listening import EVERYWHERE, address
 from koinon.fleet.wire.encrypted_terms import HolderLink
 from koinon.privacy.budget import PrivacyBudget
 from koinon.round.training import FederatedTraining
 
 CHUNK_BYTES = 4 << 20
 OPERATOR_FILE = "admin.json"
-_EVERYWHERE = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +71,14 @@ class Addresses:
         The operator's commands take no way out of the machine: the parties' address may lead nowhere from inside.
         """
         scheme = "http" if settings.plain_http else "https"
-        host = socket.gethostname() if settings.host in _EVERYWHERE else settings.host
-        parties = settings.url or f"{scheme}://{_bracketed(host)}:{clients_port or port}"
+        parties = settings.url or address(scheme, settings.host, clients_port or port)
         page = parties
         if clients_port is not None:  # a browser has no certificate to show
-            page = f"{scheme}://{_bracketed(urlsplit(parties).hostname or host)}:{port}"
+            page = address(scheme, urlsplit(parties).hostname or settings.host, port)
         if settings.certificate is not None:  # which names the parties' address alone
             return cls(parties, page, page)
-        beside = "localhost" if settings.host in _EVERYWHERE else settings.host
-        return cls(parties, page, f"{scheme}://{_bracketed(beside)}:{port}")
+        beside = "localhost" if settings.host in EVERYWHERE else settings.host
+        return cls(parties, page, address(scheme, beside, port))
 
     @property
     def read_on_the_way(self) -> bool:
@@ -91,7 +90,3 @@ class Addresses:
         """Return every name that a certificate has to have."""
         named = [urlsplit(url).hostname or "" for url in (self.parties, self.page, self.operator)]
         return list(dict.fromkeys(["localhost", "127.0.0.1", socket.gethostname(), *named]))
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
