@@ -10,6 +10,7 @@ from koinon.channel.hidden_sum import HiddenSum
 from koinon.core.algorithm import Algorithm
 from koinon.core.wire import Domain
 from koinon.errors import ConfigurationError
+from koinon.privacy.secure_sum.layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -18,9 +19,10 @@ class SecureSum(HiddenSum):
 
     Numbers are cut to multiples of ``2**-fraction_bits``, towards 0, so that no norm grows. Weights are whole numbers up
     to ``largest_weight``: a client that weighs more does not take part. There is room for ``figures`` metric sums. Fewer
-    than ``least`` clients are never added up. What travels is masked in the narrowest ring of 16, 32 or 64 bits in which no sum of the cohort wraps (Bonawitz et al., "Practical
-    Secure Aggregation", CCS 2017). In simulation nothing is masked: the very sum that the masks would leave is computed, and
-    figures of single clients are dropped. ``simulate="protocol"`` runs the real messages in memory, to the same bits.
+    than ``least`` clients are never added up. What travels is masked in the least ring in which no sum of the cohort wraps,
+    in whole bytes (Bonawitz et al., "Practical Secure Aggregation", CCS 2017). In simulation nothing is masked: the very sum
+    that the masks would leave is computed, and figures of single clients are dropped. ``simulate="protocol"`` runs the real
+    messages in memory, to the same bits.
     """
 
     fraction_bits: int = 20
@@ -55,9 +57,10 @@ class SecureSum(HiddenSum):
         )
 
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
-        """Return the bytes in a ring of 32 bits, or of 64 where the largest weight leaves too few for 64 clients."""
-        wide = self.fraction_bits + (self.largest_weight - 1).bit_length() + 8 > 32
-        return (8 if wide else 4) * max(sum(sizes.values()), value_bytes // 4)
+        """Return the bytes of as many numbers of 64 clients' ring, for a norm of 1 and the largest weight."""
+        numbers, scale = max(1, sum(sizes.values()), value_bytes // 4), self.fraction_bits
+        largest = self.largest_weight
+        return Layout.of_scale(numbers, 0, scale=scale, cohort=64, bound=1.0, largest_weight=largest).body_bytes
 
 
 def secure_sum_of(algorithm: Algorithm) -> SecureSum | None:

@@ -25,7 +25,7 @@ from koinon.metrics import EXAMPLES
 from koinon.privacy.encrypted_sum.ciphertexts import update_bytes
 from koinon.privacy.encrypted_sum.pads import Round
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.ring import Vector
+from koinon.privacy.secure_sum.ring import Vector, sent_as, widened
 from koinon.round.client import decode, encode, initial_state
 from koinon.store import tensors
 from koinon.tree import Array, Tree
@@ -60,8 +60,7 @@ class Expected:
     @classmethod
     def of_masked(cls, algorithm: Algorithm, layout: Layout, finish: Callable[[Metrics], Any] = dict) -> Expected:
         """Return what is expected of vectors under the masks of a secure sum."""
-        vector = layout.zero()
-        known = {name: (x.dtype, x.shape) for name, x in ((BODY, vector.body), (TAIL, vector.tail))}
+        known = {BODY: sent_as(layout.numbers, layout.bits), TAIL: (np.dtype("<u8"), (1 + layout.sums,))}
         return cls(algorithm, {BODY: None, TAIL: None}, known, finish, masked=True)
 
     @classmethod
@@ -134,7 +133,7 @@ class Received:
     def vector(self) -> Vector:
         """Return the masked vector."""
         stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
-        return Vector(self.upload.read(stored[BODY]), self.upload.read(stored[TAIL]))
+        return Vector(widened(self.upload.read(stored[BODY])), self.upload.read(stored[TAIL]))
 
     def encrypted(self) -> tuple[memoryview, memoryview]:
         """Return the ciphertexts and the sealed pads."""

@@ -25,6 +25,7 @@ from koinon.fleet.wire.update_file import to_pieces
 from koinon.privacy.mechanism import Mechanism, Trust
 from koinon.privacy.secure_sum.client import Masked
 from koinon.privacy.secure_sum.primitives import KEY_BYTES
+from koinon.privacy.secure_sum.ring import narrowed
 from koinon.round.client import initial_state
 from koinon.round.masked import terms_of, vector_of
 from koinon.round.training import FederatedTraining
@@ -99,7 +100,7 @@ class Maker:
             vector = vector_of(self._training.plan.algorithm, terms, state.cohort, sent, os.urandom(KEY_BYTES))
             after = self._sums.masked(state, vector)
             shapes = {metric: np.zeros(np.shape(sums)) for metric, sums in sent.metrics.items()}
-            hidden = Payload({BODY: vector.body, TAIL: vector.tail}, np.float32(1), shapes)
+            hidden = Payload({BODY: narrowed(vector.body, terms.layout.bits), TAIL: vector.tail}, np.float32(1), shapes)
             kept = self._put(work, name, hidden, own)
         else:  # a crash came between the file and the record
             after = self._sums.masked(state, vector)

@@ -13,7 +13,7 @@ import numpy as np
 
 from koinon import exact
 from koinon.errors import ConfigurationError, ProtocolError
-from koinon.privacy.secure_sum.ring import Vector, container, least_bits, share
+from koinon.privacy.secure_sum.ring import Vector, container, least_bits, sent_as, share
 from koinon.tree import Array
 
 SUM_SCALE = 2.0**20
@@ -87,8 +87,14 @@ class Layout:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of a vector."""
-        return self.numbers * container(self.bits).itemsize + 8 * (1 + self.sums)
+        """The bytes of a vector as it travels."""
+        return self.body_bytes + 8 * (1 + self.sums)
+
+    @property
+    def body_bytes(self) -> int:
+        """The bytes of its update alone."""
+        kind, shape = sent_as(self.numbers, self.bits)
+        return math.prod(shape) * kind.itemsize
 
     def zero(self) -> Vector:
         """Return the empty sum."""
@@ -134,8 +140,9 @@ class Layout:
         return vector
 
     def decode(self, total: Vector) -> Total:
-        """Return what the sum of at most ``cohort`` unmasked vectors says."""
-        signed = total.body.view(f"<i{total.body.itemsize}").astype(np.int64)
+        """Return what the sum of at most ``cohort`` unmasked vectors says; only their low ``bits`` are read."""
+        above = total.body.dtype.type(8 * total.body.itemsize - self.bits)
+        signed = (total.body << above).view(f"<i{total.body.itemsize}").astype(np.int64) >> int(above)
         return Total(signed, int(total.tail[0]), total.tail[1:].view("<i8") / SUM_SCALE)
 
 
