@@ -42,6 +42,12 @@ CHANNELS: dict[str, tuple[Any, ...]] = {
     "secure sum": (kn.Clip(1.0), kn.SecureSum()),
     "secure sum, noise": (kn.Clip(1.0), kn.SecureSum(), CENTRAL[0]),
     "secure sum of local noise": (kn.Clip(1.0), kn.LocalGaussian(8.0), kn.Clip(9.0), kn.SecureSum()),
+    "secure sum of clients' noise": (kn.Clip(1.0), kn.DistributedNoise(1.0), kn.SecureSum()),
+    "secure sum of adaptive clip and clients' noise": (
+        kn.AdaptiveClip(NORM),
+        kn.DistributedNoise(1.0),
+        kn.SecureSum(),
+    ),
     "noise": (kn.Clip(1.0), CENTRAL[0]),
     "correlated noise": (kn.Clip(1.0), CENTRAL[1]),
     "local noise": (kn.Clip(1.0), kn.LocalGaussian(8.0)),
