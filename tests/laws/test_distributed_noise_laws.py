@@ -157,7 +157,7 @@ def test_the_ring_does_not_wrap(cohort: int, kind: str) -> None:
 
 def test_what_does_not_fit_wraps_and_is_not_refused() -> None:
     """To refuse a vector with noise for its size would tell of it; the sum is the same modulo the ring."""
-    layout = kn.DistributedNoise(1.0).shared(1.0, 8, 3).layout(5, 0)
+    layout = kn.DistributedNoise(1.0).shared(1.0, 8, 3).layout(5, 0, 2.0)
     width = 8 * layout.zero().body.itemsize
     large = np.full(layout.numbers, 2**width + 5, np.int64)
     assert layout.encode_integers(large, 1, np.zeros(0)).body.tolist() == [5] * layout.numbers

@@ -238,8 +238,16 @@ def test_a_client_refuses_fewer_survivors_than_its_noise_is_made_for() -> None:
 
 
 def test_a_rotation_is_known_to_nobody_before_the_cohort_is() -> None:
-    found = [begun(4)[2].server.known.transcript for _ in range(2)]
-    assert found[0] != found[1]
+    """One update and one client's randomness, in two cohorts of the same members: other keys, so another rotation."""
+    value = {"params": {"w": np.full((40, 50), 0.02, np.float32), "b": np.zeros(7, np.float32)}, "state": {}}
+    sent = Payload(value, np.float32(1), {"examples": np.float32(4)})
+    bodies = []
+    for _ in range(2):
+        algorithm, terms, room = begun(4)
+        one, two = (vector_of(algorithm, terms, room.server.known, sent, bytes(32)).body for _ in range(2))
+        assert np.array_equal(one, two)
+        bodies.append(one)
+    assert not np.array_equal(*bodies)
 
 
 class Ending:

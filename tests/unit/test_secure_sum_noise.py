@@ -149,7 +149,7 @@ def test_an_update_that_is_longer_than_announced_is_refused(wrong: float) -> Non
 def test_a_private_sum_is_the_sum_and_noise_of_the_size_that_is_counted(bits: int) -> None:
     """Five of six survive, and are as many as the noise was planned for."""
     private = SharedNoise(norm=1.0, multiplier=0.5, numbers=3000, scale=9 if bits == 16 else 13, survivors=5)
-    layout, rotation = private.layout(6, 1), digest(b"public")
+    layout, rotation = private.layout(6, 1, 6 / 5), digest(b"public")
     assert 8 * layout.zero().body.itemsize == bits
     rng = np.random.default_rng(4)
     updates = {f"site{i}": rng.standard_normal(3000) for i in range(6)}
@@ -169,6 +169,6 @@ def test_a_private_sum_is_the_sum_and_noise_of_the_size_that_is_counted(bits: in
 def test_a_narrow_ring_is_too_narrow_without_a_rotation() -> None:
     """What rotation is for: the ring of a million numbers."""
     private = SharedNoise(norm=1.0, multiplier=1.0, numbers=2**20, scale=10, survivors=60)
-    assert private.layout(100, 0).bits < 8 + np.log2(100 * private.length) - np.log2(2**20) / 2 + 8
+    assert private.layout(100, 0, 100 / 60).bits < 8 + np.log2(100 * private.length) - np.log2(2**20) / 2 + 5
     with pytest.raises(ConfigurationError, match="above 0"):
         SharedNoise(norm=0.0, multiplier=1.0, numbers=5, scale=3, survivors=4)

@@ -14,7 +14,7 @@ from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.types import Metrics, Payload, Purpose
 from koinon.errors import ProtocolError
-from koinon.privacy.secure_sum.distributed import SharedNoise, honest_survivors, rotation_key
+from koinon.privacy.secure_sum.distributed import SharedNoise, honest_survivors, most_noise, rotation_key
 from koinon.privacy.secure_sum.layout import Layout, Total
 from koinon.privacy.secure_sum.messages import Cohort
 from koinon.privacy.secure_sum.neighbours import Assumptions
@@ -37,7 +37,7 @@ def terms_of(
     noise = distributed_noise_of(algorithm) if train else None
     if noise is not None:
         shared = noise.shared(bound, max(1, tree.size(value)), honest_survivors(step.least, assumptions))
-        layout = shared.layout(largest, step.figures)
+        layout = shared.layout(largest, step.figures, most_noise(step.least, largest, assumptions))
     else:
         layout = Layout.of_scale(
             max(1, tree.size(value)) if train else 1,

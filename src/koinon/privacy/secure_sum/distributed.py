@@ -21,7 +21,7 @@ from koinon.privacy.secure_sum.rotation import conditional_round, longest_rounde
 from koinon.privacy.secure_sum.skellam import Skellam
 from koinon.tree import Array
 
-_RARE = 2.0**-30  # the chance, in a round, that some number does not fit into a client's share
+_RARE = 2.0**-30  # the chance, in a round, that some number of the sum does not fit into the ring
 _DEVIATIONS = 12
 
 
@@ -31,6 +31,11 @@ def honest_survivors(cohort: int, assumptions: Assumptions) -> int:
     The noise of corrupt members does not count: they know it, and may have added none.
     """
     return quorum(cohort) - assumptions.corrupt_of(cohort)
+
+
+def most_noise(least: int, cohort: int, assumptions: Assumptions) -> float:
+    """Return how many times the noise that suffices is in a sum of all members, at most, for ``least`` to ``cohort`` of them."""
+    return max(members / honest_survivors(members, assumptions) for members in range(least, max(least, cohort) + 1))
 
 
 def rotation_key(transcript: bytes) -> bytes:
@@ -78,16 +83,16 @@ class SharedNoise:
         """The noise of one client."""
         return Skellam.of_share(self.variance, self.survivors)
 
-    def layout(self, cohort: int, sums: int) -> Layout:
-        """Return the vector of the least ring: rotated numbers are small, all but once in 2**30 rounds.
+    def layout(self, cohort: int, sums: int, excess: float) -> Layout:
+        """Return the vector of the least ring in which a sum of at most ``cohort`` fits, all but once in 2**30 rounds.
 
-        ``cohort`` is the largest that may come, ``survivors`` should be those of the smallest.
+        ``excess`` is :func:`most_noise`. One vector may wrap, and so may a sum of some: nothing is read of either.
         """
         size = padded(self.numbers)
         # A rotated number is a sum of signed parts of an update: subgaussian of deviation length / sqrt(size) (Hoeffding).
-        rotated = self.length * min(1.0, sqrt(2 * log(4 * size * cohort / _RARE) / size)) + 1
-        largest = ceil(rotated + _DEVIATIONS * sqrt(self.own.variance))
-        return Layout(numbers=size, sums=sums, bits=least_bits(cohort, largest), scale=self.scale, cohort=cohort)
+        rotated = self.length * min(1.0, sqrt(2 * log(4 * size / _RARE) / size)) + 1
+        largest = ceil(cohort * rotated + _DEVIATIONS * sqrt(excess * self.variance))
+        return Layout(numbers=size, sums=sums, bits=least_bits(1, largest), scale=self.scale, cohort=cohort)
 
     def check(self, update: Array) -> None:
         """Raise ProtocolError for an update that is longer than ``norm`` or not finite: no noise would cover it."""
