@@ -10,6 +10,7 @@ from koinon.channel.hidden_sum import HiddenSum
 from koinon.core.algorithm import Algorithm
 from koinon.core.wire import Domain
 from koinon.errors import ConfigurationError
+from koinon.privacy.encrypted_sum import lattice, pads
 from koinon.privacy.encrypted_sum.pads import MOST_HOLDERS
 from koinon.privacy.encrypted_sum.parameters import Parameters
 from koinon.privacy.encrypted_sum.trust import statement
@@ -64,6 +65,11 @@ class Encrypted(HiddenSum):
     def protection(self, *, roster: bool) -> str:
         """Return whom the encryption protects from whom."""
         return f"{self!r}: {' '.join(statement(self.least, roster, len(self.keys)))}"
+
+    def require(self) -> None:
+        """Raise UnsupportedError unless ``koinon[he]`` is installed, where updates are made: a coordinator needs it not."""
+        lattice.require()
+        pads.require()
 
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
         """Return the bytes of an update's ciphertexts where ``least`` clients send numbers of at most 1: of more, more."""

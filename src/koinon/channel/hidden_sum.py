@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from koinon import exact, tree
 from koinon.core.ranges import whole
 from koinon.core.types import Context
 from koinon.core.wire import Domain, Wire
-from koinon.errors import CompositionError, ConfigurationError
+from koinon.errors import CompositionError, ConfigurationError, UnsupportedError
 from koinon.tree import Array, Tree
 
 
@@ -37,6 +38,13 @@ class HiddenSum(ABC):
             raise ConfigurationError(
                 f"{type(self).__name__} has at most {exact.FRACTION_BITS} fraction_bits and weights below "
                 f"{exact.LARGEST_WEIGHT}; found {self!r}."
+            )
+
+    def require(self) -> None:
+        """Raise UnsupportedError unless what hides an update is installed where it is made."""
+        if find_spec("cryptography") is None:
+            raise UnsupportedError(
+                f"{self!r} masks updates by the package cryptography, which is not installed. Run: pip install 'koinon[privacy]'"
             )
 
     def check(self, wire: Wire) -> Wire:

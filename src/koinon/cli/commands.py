@@ -14,6 +14,7 @@ from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.algorithm import Algorithm
 from koinon.core.wire import Wire
+from koinon.errors import UnsupportedError
 from koinon.privacy.forecast import forecast
 from koinon.privacy.hiding import hiding, simulated
 from koinon.report.figures import number
@@ -152,13 +153,26 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
         "privacy": claims[0].sentence if claims else _privacy(plan.algorithm.wires()[-1][1]),
         "conditions": [line for claim in claims for line in claim.lines()][1:] + allowed + _hidden(plan.algorithm),
         "statements": [claim.to_json() for claim in claims],
-        "warnings": list(filter(None, [left_out(plan.algorithm, plan.data, resolved.evaluation.clients)])),
+        "warnings": list(
+            filter(None, [left_out(plan.algorithm, plan.data, resolved.evaluation.clients), _missing(plan.algorithm)])
+        ),
     }
 
 
 def _hidden(algorithm: Algorithm) -> list[str]:
     step = hiding(algorithm)
     return [] if step is None else [*simulated(algorithm), f"between institutions: {step.protection(roster=False)}"]
+
+
+def _missing(algorithm: Algorithm) -> str | None:
+    """Return what a party on this machine lacks; a coordinator may not need it."""
+    step = hiding(algorithm)
+    try:
+        if step is not None:
+            step.require()
+    except UnsupportedError as error:
+        return f"nobody can take part from this machine: {error}"
+    return None
 
 
 def _wire(wire: Wire) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.participant import Ended, Participation, participate
 from koinon.fleet.service.settings import OPERATOR_FILE, ServedApp, Settings
 from koinon.fleet.wire.link import JoinLink
+from koinon.privacy.hiding import hiding
 from koinon.report.tracking.choose import sinks
 
 _OPERATOR_SECONDS = 5.0  # for what is on the same machine
@@ -90,6 +91,7 @@ def join_app(
     """Take part until the run is over."""
     app, inner = change(load(file), changes)
     resolved = resolve(app, inner, party(app, place.name, place.data))
+    _require(resolved.plan.algorithm)
     part = Participation(
         training=resolved.program(),
         engine=new_engine(resolved.engine),
@@ -127,8 +129,17 @@ def operate(folder: Path, method: str, path: str, body: dict[str, Any] | None = 
 
 
 def agreed_app(file: Path, changes: Sequence[str]) -> dict[str, Any]:
-    """Return what a file's resolved app asks others to agree on."""
-    return _without_data(*change(load(file), changes)).agreement()
+    """Return what a file's resolved app asks others to agree on. Raises UnsupportedError where its updates cannot be made."""
+    resolved = _without_data(*change(load(file), changes))
+    _require(resolved.plan.algorithm)
+    return resolved.agreement()
+
+
+def _require(algorithm: Algorithm) -> None:
+    """Raise UnsupportedError now, and not in the first round, where nothing can hide an update here."""
+    step = hiding(algorithm)
+    if step is not None:
+        step.require()
 
 
 def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:

@@ -24,6 +24,9 @@ class Hiding(Protocol):
     def ideal(self) -> bool:
         """Whether a simulation computes what its messages would leave, and sends none."""
 
+    def require(self) -> None:
+        """Raise UnsupportedError unless what hides an update is installed where it is made."""
+
     def protection(self, *, roster: bool) -> str:
         """Return whom it protects from whom between institutions, with a signed roster or without, in a sentence."""
 

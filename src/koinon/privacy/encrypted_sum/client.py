@@ -30,8 +30,8 @@ def encrypted(
     """Return what ``client`` sends of ``numbers``: an update, its weight, its metric sums.
 
     The update is float32 ``[values]``; it, the weight and the figures are weighted and rounded as ``round.parameters`` says.
-    Of several ``holders`` the first one's lattice encrypts, and each has a pad of its own. Raises ClientError for numbers that do not fit, FleetError for other keys than the round's, and UnsupportedError
-    without ``koinon[he]``.
+    Of several ``holders`` the first one's lattice encrypts, and each has a pad of its own. Raises ClientError for numbers
+    that do not fit, FleetError for other keys than the round's, and UnsupportedError without ``koinon[he]``.
     """
     _refuse_other_keys(round, holders)
     parameters = round.parameters

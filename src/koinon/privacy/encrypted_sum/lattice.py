@@ -131,6 +131,11 @@ def opened(plain_bits: int) -> Iterator[Lattice]:
         os.close(file)
 
 
+def require() -> None:
+    """Raise UnsupportedError where ``koinon[he]`` is not installed."""
+    _libraries()
+
+
 def _libraries() -> tuple[Any, Callable[[memoryview], bytes]]:
     try:
         import zstandard

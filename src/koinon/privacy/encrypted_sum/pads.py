@@ -132,6 +132,11 @@ class Pad:
         return SealedPad(client, sealed, sign(round.text(b"signed", client, sealed)))
 
 
+def require() -> None:
+    """Raise UnsupportedError where ``koinon[he]`` is not installed."""
+    _hpke()
+
+
 def _hpke() -> tuple[Any, Any]:
     try:
         from cryptography.hazmat.primitives import hpke
