@@ -77,7 +77,7 @@ def test_the_operators_commands_need_no_way_out_of_the_machine() -> None:
     assert addresses(80, url=public, plain_http=True) == (public, public, "http://127.0.0.1:80")
     assert addresses(8443, host="::1") == ("https://[::1]:8443",) * 3
     own = addresses(8443, host="0.0.0.0", url=public, certificate=(PEM, PEM))
-    assert own == (public,) * 3, "the user's certificate names that host alone"
+    assert own == (public, public, "https://localhost:8443"), "the commands know the certificate, whatever it names"
 
 
 def test_a_network_without_tls_is_not_served_silently() -> None:

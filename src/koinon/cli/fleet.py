@@ -111,12 +111,13 @@ def operate(folder: Path, method: str, path: str, body: dict[str, Any] | None = 
     file = folder / OPERATOR_FILE
     try:
         own = json.loads(file.read_text())
-        authority = None if own["authority"] is None else (folder / own["authority"]).read_text()
-    except (OSError, ValueError) as error:
+        way = Reach(url=own["url"], shown=own["certificate"], patience=_OPERATOR_SECONDS)
+    except (OSError, ValueError, KeyError) as error:
         raise ConfigurationError(
-            f"{file} cannot be read ({error}). Name the folder of a coordinator, as the user who runs it."
+            f"{file} cannot be read ({error!r}). Name the folder of a coordinator, as the user who runs it; if it was started by "
+            "another version of koinon, start it again."
         ) from error
-    connection = Connection(Reach(url=own["url"], authority=authority, patience=_OPERATOR_SECONDS), _unsaid)
+    connection = Connection(way, _unsaid)
     connection.renew = lambda: str(own["token"])
     try:
         return connection.call(method, path, body)

@@ -45,6 +45,7 @@ class Reach:
 
     url: str
     authority: str | None = None  # PEM of the CA to trust, and no other; None: those the system trusts
+    shown: str | None = None  # SHA-256 of the very certificate to trust, and no other, whoever has signed it
     proxy: str | None = None  # http://user:password@host:port
     certificate: tuple[Path, Path] | None = None  # for mTLS: certificate and key
     patience: float = 86_400.0  # seconds without a coordinator until it gives up
@@ -286,6 +287,8 @@ def pinned_authority(link: JoinLink, reach: Reach, say: Callable[[str], None]) -
 def _context(reach: Reach) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=reach.authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if reach.shown is not None:  # compared by the pool
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if reach.certificate is not None:
         try:
             context.load_cert_chain(*reach.certificate)
@@ -296,10 +299,11 @@ def _context(reach: Reach) -> ssl.SSLContext:
 
 def _pool(reach: Reach, context: ssl.SSLContext) -> urllib3.PoolManager:
     timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+    tls: dict[str, Any] = {"ssl_context": context, "assert_fingerprint": reach.shown}
     if reach.proxy is None:
-        return urllib3.PoolManager(2, timeout=timeout, ssl_context=context, maxsize=2, blocksize=1 << 18)
+        return urllib3.PoolManager(2, timeout=timeout, maxsize=2, blocksize=1 << 18, **tls)
     where, known = _proxy(reach.proxy)
-    return urllib3.ProxyManager(where, proxy_headers=known, timeout=timeout, ssl_context=context, maxsize=2)
+    return urllib3.ProxyManager(where, proxy_headers=known, timeout=timeout, maxsize=2, **tls)
 
 
 def _proxy(text: str) -> tuple[str, dict[str, str]]:

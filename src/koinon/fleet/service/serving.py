@@ -325,8 +325,8 @@ def _operator(folder: Path, url: str, certificate: ServerCertificate | None) -> 
     """Write where and how the operator calls, for the commands on this machine; return the token's digest."""
     path = folder / OPERATOR_FILE
     token = json.loads(path.read_text())["token"] if path.exists() else secrets.token_urlsafe(32)
-    authority = None if certificate is None or certificate.authority is None else certificate.authority.name
-    write_secret(path, json.dumps({"url": url, "token": token, "authority": authority}, indent=1).encode())
+    shown = None if certificate is None else certificate.shown
+    write_secret(path, json.dumps({"url": url, "token": token, "certificate": shown}, indent=1).encode())
     return digest(token.encode())
 
 

@@ -68,15 +68,14 @@ class Addresses:
     def of(cls, settings: Settings, port: int, clients_port: int | None = None) -> Addresses:
         """Return them for the ports that are listened on, the second where clients must show certificates.
 
-        The operator's commands take no way out of the machine: the parties' address may lead nowhere from inside.
+        The operator's commands take no way out of the machine: the parties' address may lead nowhere from inside. They know the
+        certificate that is shown, so it need not name that way.
         """
         scheme = "http" if settings.plain_http else "https"
         parties = settings.url or address(scheme, settings.host, clients_port or port)
         page = parties
         if clients_port is not None:  # a browser has no certificate to show
             page = address(scheme, urlsplit(parties).hostname or settings.host, port)
-        if settings.certificate is not None:  # which names the parties' address alone
-            return cls(parties, page, page)
         beside = "localhost" if settings.host in EVERYWHERE else settings.host
         return cls(parties, page, address(scheme, beside, port))
 

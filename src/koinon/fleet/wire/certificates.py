@@ -35,6 +35,11 @@ class ServerCertificate:
         """SHA-256 of the authority's DER form, in hex."""
         return None if self.authority is None else fingerprint(self.authority.read_bytes())
 
+    @property
+    def shown(self) -> str:
+        """SHA-256 of the certificate itself, in hex: of a chain its first."""
+        return x509.load_pem_x509_certificates(self.certificate.read_bytes())[0].fingerprint(hashes.SHA256()).hex()
+
 
 def own_certificate(folder: Path, hosts: Sequence[str]) -> ServerCertificate:
     """Return a certificate for ``hosts`` under the folder's own authority; both are made when missing.
