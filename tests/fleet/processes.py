@@ -27,15 +27,15 @@ START_S = 30.0
 
 
 class Process:
-    """One command line of koinon. Everything it says, over all its lives, is in one file."""
+    """One command line, of koinon where nothing else is said. Everything it says, over all its lives, is in one file."""
 
     def __init__(
         self, name: str, arguments: Sequence[str], folder: Path, *,
-        environment: Mapping[str, str] | None = None, prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None, prefix: Sequence[str] = (), program: Sequence[str] = _KOINON,
     ) -> None:  # fmt: skip
         self.name = name
         self.folder = folder
-        self._line = [*prefix, *_KOINON, *arguments]
+        self._line = [*prefix, *program, *arguments]
         self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})}
         self._file = folder / f"{name}.log"
         self._born = 0

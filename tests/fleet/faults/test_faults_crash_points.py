@@ -15,6 +15,7 @@ MORTAL = str(Path(__file__).parent / "mortal")
 
 
 @pytest.mark.parametrize("victim", ["coordinator", pytest.param("lyon", marks=pytest.mark.slow)])
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("deaths", "rounds", "seed"), [(5, 30, 1), pytest.param(60, 250, 2, marks=pytest.mark.slow)])
 def test_a_process_that_dies_at_its_files_goes_on_to_the_same_end(
     victim: str, deaths: int, rounds: int, seed: int, app: Path, tmp_path: Path, undisturbed: Callable[..., str]
@@ -34,7 +35,7 @@ def test_a_process_that_dies_at_its_files_goes_on_to_the_same_end(
             assert process.start().wait(60) == -signal.SIGKILL, f"{victim} ended by itself\n{process.said()}"
         process.environment["DIES_AT"] = "0"
         process.start()
-        digest = fleet.finishes(120)
+        digest = fleet.finishes(240)
         history = fleet.run()["history"]
     assert [row["round"] for row in history] == list(range(1, rounds + 1))
     assert all(row["cohort"] == 3 and not row["lost"] and not row["refused"] for row in history)

@@ -54,7 +54,7 @@ def test_a_client_that_never_answers_is_a_row_and_the_rounds_go_on(app: Path, tm
 
 @pytest.mark.slow
 def test_an_upload_below_the_slowest_rate_is_said_and_the_round_goes_on_without_it(app: Path, tmp_path: Path) -> None:
-    changes = (*BY_QUORUM, "schedule.shortest=12.0", "schedule.longest=12.0", "stop.rounds=1")
+    changes = ("schedule.quorum=0.6", "schedule.shortest=12.0", "schedule.longest=12.0", "stop.rounds=1")
     large = {"BALLAST": "100000"}  # 400 kB: 25 s at this rate
     with (
         Fleet(tmp_path, app, changes=changes, serve=("--stay",), environment=large) as fleet,
