@@ -153,6 +153,7 @@ def test_the_statement_says_what_is_counted_and_who_is_trusted(simulate: str) ->
     said = "\n".join(run.promises)
     assert "trust: no single party" in said and "a fifth" in said
     assert "adjacent: send zeros for one client" in said
+    assert "drawn: counted as if every client took part in every round" in said
     assert ("noise of all clients is drawn at once" in said) is (simulate == "ideal")
     assert run.charged == (("3", "1.1", "1"),)
 
