@@ -45,6 +45,21 @@ def test_a_key_is_a_fingerprint(key: str) -> None:
         kn.Encrypted(key=key)
 
 
+def test_several_keys_are_different_fingerprints_in_the_apps_order() -> None:
+    other = "f0" * 32
+    for key in ((), (KEY, KEY), tuple(f"{i:064x}" for i in range(17))):
+        with pytest.raises(ConfigurationError, match="1 to 16 different key holders"):
+            kn.Encrypted(key=key)
+    with pytest.raises(ConfigurationError, match="64 hexadecimal digits; found 'zz"):
+        kn.Encrypted(key=(KEY, "zz" * 32))
+    assert kn.Encrypted(key=KEY).keys == (KEY,)
+    assert kn.Encrypted(key=[other, KEY]).keys == (other, KEY)  # type: ignore[arg-type]
+    assert fit(kn.Encrypted(key=(KEY, other))).digest == fit(kn.Encrypted(key=KEY)).digest
+    said = kn.Encrypted(key=(KEY, other)).protection(roster=True)
+    assert "Sums that 2 key holders share are experimental." in said
+    assert "experimental" not in kn.Encrypted(key=KEY).protection(roster=True)
+
+
 def test_a_sum_that_cannot_be_exact_is_refused_before_it_runs() -> None:
     step = kn.Encrypted(key=KEY, fraction_bits=30, largest_weight=1 << 20)
     with pytest.raises(ConfigurationError, match="is not exact"):

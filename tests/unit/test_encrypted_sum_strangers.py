@@ -23,6 +23,7 @@ from koinon.privacy.encrypted_sum.ciphertexts import SUM_BYTES, EncryptedSum
 from koinon.privacy.encrypted_sum.holder import Answered, Request
 from koinon.privacy.encrypted_sum.keys import PublicKey, SecretKey
 from koinon.privacy.encrypted_sum.packing import Totals
+from koinon.privacy.encrypted_sum.shares import Count, Share
 from koinon.tree import Array
 
 HEAD = 400  # bytes in which a request's lengths and names are
@@ -38,6 +39,10 @@ def _request() -> bytes:
     return samples.request().to_bytes()
 
 
+def _share() -> Share:
+    return samples.holder().share(samples.request(), Answered(), Kept([]))
+
+
 READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object]]] = {
     "update": (lambda: bytes(samples.sent_by("caen").update), _add),
     "sum": (lambda: samples.total_of(*CLIENTS).to_bytes(), lambda data: ciphertexts.summed(data, samples.the_round())),
@@ -47,6 +52,8 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object]]] = {
         lambda: samples.holder().answer(samples.request(), Answered(), Kept([])).to_bytes(),
         lambda data: Totals.from_bytes(data, PARAMETERS),
     ),
+    "share": (lambda: _share().to_bytes(), lambda data: Share.from_bytes(data, PARAMETERS)),
+    "count": (lambda: _share().count.to_bytes(), lambda data: Count.from_bytes(data, PARAMETERS)),
 }
 
 
