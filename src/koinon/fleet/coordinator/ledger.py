@@ -61,6 +61,7 @@ class StageRow:
     settled: tuple[str, ...] | None
     lost: Mapping[str, str]
     void: str | None = None  # why a settled stage has no result
+    drawn: tuple[str, ...] = ()  # where updates are hidden: what they are hidden under was agreed on for so many
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,9 @@ class Ledger:
             return None
         settled = None if row.settled is None else json.loads(row.settled)
         made, lost = (None, {}) if settled is None else (tuple(settled["clients"]), settled["lost"])
-        void = None if settled is None else settled.get("void")
-        return StageRow(row.model, tuple(json.loads(row.asked)), row.target, made, lost, void)
+        void, known = None if settled is None else settled.get("void"), json.loads(row.asked)
+        asked, drawn = (known["asked"], known["drawn"]) if isinstance(known, dict) else (known, ())
+        return StageRow(row.model, tuple(asked), row.target, made, lost, void, tuple(drawn))
 
     def write_stage(self, round: int, purpose: Purpose, row: StageRow) -> None:
         """Write whom a stage asks, and once settled whose updates made it."""
@@ -137,7 +139,7 @@ class Ledger:
             "round": round,
             "purpose": purpose.value,
             "model": row.model,
-            "asked": json.dumps(row.asked),
+            "asked": json.dumps({"asked": row.asked, "drawn": row.drawn} if row.drawn else row.asked),
             "target": row.target,
             "settled": settled,
         }

@@ -225,6 +225,7 @@ class FleetRun:
         with self._changed:
             stage = self._open = OpenStage(job, self.key, self.members, self.ledger, self._spool, self.figures)
             self._state = replace(self._state, stage=None, seal=None)  # left open when the store failed
+            stage.drawn = () if job.secure is None else tuple(draw)
             row = self.ledger.stage(job.round, job.purpose)
             if row is not None and row.model == job.model:
                 stage.restore(row)

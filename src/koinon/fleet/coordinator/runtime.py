@@ -29,6 +29,7 @@ from koinon.fleet.coordinator.secure_sum import Office, SecureRound
 from koinon.fleet.coordinator.stage import Settled, StageJob
 from koinon.fleet.coordinator.total_digest import TotalDigest
 from koinon.fleet.wire.abilities import OFFERS
+from koinon.privacy.hiding import hiding
 from koinon.privacy.secure_sum.layout import Total
 from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import unmask
@@ -62,6 +63,7 @@ class FleetRuntime:
         self._sums = TotalDigest()
         self._later = ThreadPoolExecutor(1)
         self._last = ""  # the blob of the server's state before this round
+        self._first = 0  # the round that this process begins with: an earlier one may have begun it
         self._shown: frozenset[str] = frozenset()  # the key holders' public keys, as blobs
 
     # Runtime
@@ -75,6 +77,7 @@ class FleetRuntime:
     def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Return the exact total of those who answered, one row each, and why the others did not."""
         blob = self._written(job.broadcast)
+        job = self._as_begun(plan, job, blob)
         members = self._run.members
         key = partial(self._key, job.round)
         size = self._run.ledger.blobs.path(blob).stat().st_size
@@ -112,6 +115,21 @@ class FleetRuntime:
         accepted = [part for part, weight in zip(settled.received, rows.weights, strict=True) if weight]
         summed = total(expected, accepted, self._sums)
         return Partial(summed, sum(part.weight for part in accepted), rows)
+
+    def _as_begun(self, plan: Plan, job: Job, blob: str) -> Job:
+        """Return the job with the clients that an earlier process drew.
+
+        Others may have joined since, and what hides the updates was agreed on for so many.
+        """
+        self._first = self._first or job.round
+        row = None
+        if self._first == job.round and hiding(plan.algorithm) is not None:
+            row = self._run.ledger.stage(job.round, job.purpose)
+        if row is None or row.model != blob or not row.drawn:
+            return job
+        drawn = np.array([self._run.members.position(client) for client in row.drawn], np.int64)
+        tasks = self._training.tasks_of(plan.data, drawn, job.round)
+        return replace(job, cohort=len(tasks), tasks=tasks)
 
     def _apart(self, plan: Plan, job: Job, received: Sequence[Received], rows: Rows) -> Partial:
         """Return each update, or the sums of groups, for an aggregator that needs them: all of it in memory."""

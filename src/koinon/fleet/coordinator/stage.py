@@ -77,6 +77,7 @@ class OpenStage:
         self.settled: Settle | None = None
         self.void: str | None = None
         self.asked: tuple[str, ...] = ()
+        self.drawn: tuple[str, ...] = ()
         self._run, self._members = run, members
         self._ledger, self._spool, self._figures = ledger, spool, figures
 
@@ -94,7 +95,8 @@ class OpenStage:
     def ask(self, command: Ask) -> None:
         """Write down that these clients are asked, too."""
         job, asked = self.job, tuple(sorted({*self.asked, *command.clients}))
-        self._ledger.write_stage(job.round, job.purpose, StageRow(job.model, asked, command.target, None, {}))
+        row = StageRow(job.model, asked, command.target, None, {}, drawn=self.drawn)
+        self._ledger.write_stage(job.round, job.purpose, row)
         self.asked = asked
         for client in command.clients:
             self.commits.pop(client, None)  # of one that was refused: another may take its place
@@ -103,7 +105,7 @@ class OpenStage:
     def settle(self, command: Settle, void: str | None = None) -> None:
         """Write down whose updates make the stage, or why it is ``void``."""
         job, clients = self.job, command.clients
-        row = StageRow(job.model, self.asked, len(clients), clients, command.lost, void)
+        row = StageRow(job.model, self.asked, len(clients), clients, command.lost, void, self.drawn)
         self._ledger.write_stage(job.round, job.purpose, row)
         self.settled, self.void = command, void
         for client, why in command.lost.items():
@@ -116,7 +118,7 @@ class OpenStage:
         own = {
             c: why for c, why in command.lost.items() if secure.sharers is None or c in secure.sharers or why != SILENT
         }
-        silent = [self._members[self._members.position(c)].name for c in command.silent if c in own]
+        silent = sorted(self._members[self._members.position(c)].name for c in command.silent if c in own)
         why = void_reason(silent, secure.least or self.job.least)
         self.settle(Settle((), {**dict.fromkeys(self.asked, why), **before, **own}), why)
 

@@ -30,7 +30,7 @@ _LOG = logging.getLogger("koinon.fleet.events")
 _LONGEST = 500  # characters of what a party wrote
 _HEARD = ("koinon", "uvicorn", "asyncio")  # the loggers that a coordinator's process shows
 _SAID = ("started", "stopped")  # people are told in other words
-_SHOWN = ("finished", "ended")  # they see a live line of a run that is alone
+_SHOWN = ("finished", "void", "unjudged", "ended")  # they see a live line of a run that is alone
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""Parties that are gone for good with a sum still closed: its round is void, and the run goes on without them."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.processes import Fleet, Process, simulated
+from fleet.void_app import NAMES
+
+APP = Path(__file__).parent / "void_app.py"
+MORTAL, ODD = (str(Path(__file__).parent / "faults" / kind) for kind in ("mortal", "odd"))
+_CHANGES = 3  # of the disk, when a record is written: its partial file is removed, made and renamed
+_RECORDS = 7  # a round: keys, shares, what was delivered, masked, signed, opened, done
+_MASKED = 4
+
+
+def dying(fleet: Fleet, name: str, number: int) -> dict[str, str]:
+    """Return the environment in which a party dies in a round, its vector sent and nothing of the survivors signed."""
+    record = fleet.folder / name / "states" / f".{fleet.run()['run']}.train.secure-sum"
+    at = _CHANGES * (_RECORDS * (number - 1) + _MASKED) + 1
+    path = os.pathsep.join([MORTAL, *sys.path])
+    return {"PYTHONPATH": path, "DIES_UNDER": str(record), "DIES_AT": str(at)}
+
+
+def odd(how: str) -> dict[str, str]:
+    """Return the environment of a process that is odd."""
+    return {"PYTHONPATH": os.pathsep.join([ODD, *sys.path]), "ODD": how}
+
+
+@contextmanager
+def six(
+    folder: Path, number: int, victims: tuple[str, ...], coordinator: str = "", **environment: str
+) -> Iterator[Fleet]:
+    """Serve and let six parties join, of whom some die in a round; the ``coordinator`` may be odd."""
+    with Fleet(folder, APP, serve=("--stay",), environment=environment) as fleet:
+        fleet.coordinator.environment.update(odd(coordinator))
+        fleet.serve()
+        fleet.admin("POST", f"/v1/admin/runs/{fleet.run()['run']}/pause", {})
+        dead = [fleet.join(name, environment=dying(fleet, name, number)) for name in victims]
+        joined(fleet, len(victims))  # they are in every round
+        for name in NAMES:
+            if name not in victims:
+                fleet.join(name)
+        joined(fleet, len(NAMES))
+        fleet.admin("POST", f"/v1/admin/runs/{fleet.run()['run']}/resume", {})
+        for process in dead:
+            assert process.wait(60) == -signal.SIGKILL, f"{process.name} has ended by itself\n{fleet.story()}"
+        yield fleet
+
+
+def joined(fleet: Fleet, count: int) -> None:
+    fleet.until(f"{count} have joined", lambda: len(fleet.run()["clients"]) == count, 60)
+
+
+def verified(folder: Path, store: str) -> str:
+    one = Process(f"verify-{store}", ("verify", store), folder).start()
+    assert one.wait(60) == 0, one.said()
+    return one.said()
+
+
+def receipts(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+    """Return what a party was told of each round, once it has ended."""
+    assert fleet.participants[name].wait(60) == 0, fleet.story()
+    (noted,) = (fleet.folder / name / "receipts").iterdir()
+    return [json.loads(line)["receipt"] for line in noted.read_text().splitlines()]
+
+
+def check_void(row: dict[str, Any], silent: str = "nice, tours") -> None:
+    """Check a round that six began and two did not see to its end."""
+    why = f"{silent} fell silent before the sum was opened, which takes 5 clients: nothing of it is known"
+    assert row["void"]["train"] == why
+    assert row["cohort"] == 6
+    own = "fell silent before the sum was opened"
+    assert row["lost"] == {name: own if name in silent else why for name in NAMES}
+
+
+def test_two_who_vanish_before_the_sum_is_open_cost_its_round_and_nothing_else(tmp_path: Path) -> None:
+    with six(tmp_path, 3, ("nice", "tours")) as fleet:
+        fleet.finishes(120)
+        run, said = fleet.run(), fleet.coordinator.said()
+        told = receipts(fleet, "paris")
+    check_void(run["history"][2])
+    assert [row["cohort"] for row in run["history"][2:]] == [6, 4, 4, 4]
+    assert [row["round"] for row in run["history"] if "loss" in row] == [3, 6], "four judge the model that stayed"
+    assert "no update: nice, tours fell silent" in said
+    for number, receipt in enumerate(told, 1):
+        assert (receipt["aggregate"] is None) == ("void" in receipt) == (number == 3)
+    assert told[2]["model_after"] == told[2]["model_before"] != told[3]["model_after"]
+    assert all(entry["commit"] and entry["reason"] for entry in told[2]["train"]), "six have sent, and none counts"
+    for store in ("coordinator", "paris"):
+        assert "train of round 3: void, counts nobody, and the model stayed; in round 3: nice, tours" in verified(
+            tmp_path, store
+        )
+    for path in (tmp_path / "paris" / "states").iterdir():
+        assert path.stat().st_size < 1000, "shares of others' secrets are not kept beyond their round"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_coordinator_that_dies_as_it_gives_a_sum_up_gives_it_up_once(when: str, tmp_path: Path) -> None:
+    with six(tmp_path, 3, ("nice", "tours"), coordinator=when) as fleet:
+        assert fleet.coordinator.wait(60) == -signal.SIGKILL, fleet.story()
+        fleet.coordinator.environment["ODD"] = ""
+        fleet.serve()
+        fleet.finishes(120)
+        run = fleet.run()
+        told = receipts(fleet, "paris")
+    check_void(run["history"][2])
+    assert [receipt["round"] for receipt in told if "void" in receipt] == [3]
+    assert [row["cohort"] for row in run["history"][3:]] == [4] * 3
+    for store in ("coordinator", "paris"):
+        assert "train of round 3: void" in verified(tmp_path, store)
+
+
+@pytest.mark.slow
+def test_who_is_back_in_time_opens_the_sum_and_nothing_is_lost(tmp_path: Path) -> None:
+    long = {"HERE": "6", "LONGEST": "60"}
+    with six(tmp_path, 3, ("nice", "tours"), **long) as fleet:
+        for name in ("nice", "tours"):
+            fleet.participants[name].environment["DIES_AT"] = "0"
+            fleet.participants[name].start()
+        digest = fleet.finishes(60)
+        assert not any("void" in row or row["lost"] for row in fleet.run()["history"])
+    assert digest == simulated(APP, tmp_path, (), long)
+
+
+@pytest.mark.slow
+def test_after_three_void_rounds_the_run_rests_and_says_for_whom(tmp_path: Path) -> None:
+    with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "6", "LONGEST": "2"}) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name, environment=odd("mute") if name in ("nice", "tours") else None)
+        waits = fleet.until("it rests", lambda: "koinon resume" in str(fleet.run()["waits_for"]), 60)
+        assert waits
+        run = fleet.run()
+        assert (run["round"], run["state"]) == (3, "waiting")
+        assert run["waits_for"].startswith("nice, tours: without them round after round came to nothing.")
+        for row in run["history"]:
+            check_void(row)
+        fleet.until("the log says so", lambda: "rests. It waits for nice, tours" in fleet.coordinator.said(), 10)
+        fleet.admin("POST", f"/v1/admin/runs/{run['run']}/resume", {})
+        fleet.until("it has tried once more, and rests again", lambda: fleet.rounds() == 4, 60)
+        for client in fleet.run()["clients"]:
+            if client["name"] in ("nice", "tours"):
+                fleet.admin("POST", f"/v1/admin/clients/{client['client']}/revoke", {})
+        fleet.until("nobody is waited for but new ones", lambda: "2 more clients" in str(fleet.run()["waits_for"]), 60)

@@ -1,0 +1,30 @@
+"""The app of test_void_rounds: linear regression of six parties under masks. Of six, five must stay to open a sum."""
+
+import os
+from dataclasses import replace
+
+import koinon as kn
+import linear
+
+NAMES = ("lyon", "metz", "nice", "paris", "rome", "tours")
+
+
+def examples(name):
+    """Return the examples of one party."""
+    return dict(zip(NAMES, linear.clients((6, 8, 12, 7, 9, 10)).values(), strict=True))[str(name)]
+
+
+seconds = float(os.environ.get("LONGEST", "4"))
+app = kn.App(
+    model=linear.LinearModel(),
+    clients={name: examples(name) for name in NAMES},
+    algorithm=replace(
+        kn.fedavg(kn.sgd(0.05), batch_size=4, channel=(kn.Clip(1.0), kn.SecureSum())),
+        schedule=kn.Synchronous(
+            clients=int(os.environ.get("HERE", "4")), quorum=0.5, shortest=seconds, longest=seconds, retries=0
+        ),
+    ),
+    stop=kn.Stop(rounds=int(os.environ.get("ROUNDS", "6"))),
+    evaluation=kn.Evaluation(every=3),
+    engine="reference",
+)
