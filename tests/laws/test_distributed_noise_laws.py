@@ -16,14 +16,13 @@ from koinon.channel.central import FLOAT32
 from koinon.core.types import Payload, Purpose
 from koinon.privacy import renyi
 from koinon.privacy.mechanism import Event
-from koinon.privacy.secure_sum.distributed import honest_survivors
-from koinon.privacy.secure_sum.neighbours import Assumptions, quorum
+from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors, quorum
 from koinon.privacy.secure_sum.primitives import digest
 from koinon.privacy.secure_sum.rotation import padded
 from koinon.privacy.secure_sum.server import Stage, unmask
 from koinon.privacy.secure_sum.simulate import Identities, Room
 from koinon.privacy.secure_sum.terms import Floors
-from koinon.round.masked import noise_of, terms_of, total_of, vector_of
+from koinon.round.masked import Encoding, noise_of, terms_of
 from koinon.sample.samplers import All
 
 COUNT = 4000
@@ -45,13 +44,13 @@ def summed(
     room.step(Stage.SHARES)
     for party in room.step(Stage.VECTORS):
         sent = Payload({"w": updates[party].astype(np.float32)}, np.float32(1), {"examples": np.float32(2)})
-        vector = vector_of(one, terms, room.server.known, sent, digest(party.encode()))
+        vector = Encoding(one, terms, room.server.known).vector(sent, digest(party.encode()))
         room.mask(party, vector)
         total += vector
     room.step(Stage.AGREEMENT)
     room.step(Stage.UNMASKING)
     unmask(room.server, total)
-    found = total_of(one, terms, room.server.known, total)
+    found = Encoding(one, terms, room.server.known).total(total)
     active = tuple(room.server.known.names[i] for i in sorted(room.server.active))
     assert found.weight == len(active)
     return found.update[:count] / exact.SCALE, active

@@ -26,13 +26,12 @@ from koinon.privacy.analytic import gaussian_epsilon
 from koinon.privacy.mechanism import Adjacency, Event
 from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum.client import Masked, Ready
-from koinon.privacy.secure_sum.distributed import honest_survivors
-from koinon.privacy.secure_sum.neighbours import Assumptions, quorum
+from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors, quorum
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.server import Stage
 from koinon.privacy.secure_sum.simulate import Identities, Room
 from koinon.privacy.secure_sum.terms import Floors
-from koinon.round.masked import noise_of, terms_of, vector_of
+from koinon.round.masked import Encoding, noise_of, terms_of
 from koinon.runtimes.local import Local
 
 DELTA = 1e-5
@@ -245,7 +244,7 @@ def test_a_rotation_is_known_to_nobody_before_the_cohort_is() -> None:
     bodies = []
     for _ in range(2):
         algorithm, terms, room = begun(4)
-        one, two = (vector_of(algorithm, terms, room.server.known, sent, bytes(32)).body for _ in range(2))
+        one, two = (Encoding(algorithm, terms, room.server.known).vector(sent, bytes(32)).body for _ in range(2))
         assert np.array_equal(one, two)
         bodies.append(one)
     assert not np.array_equal(*bodies)
@@ -325,7 +324,7 @@ def test_two_vectors_of_one_update_differ_by_noise_of_the_size_that_each_client_
     algorithm, terms, room = begun(5)
     sent = Payload(VALUE, np.float32(1), {"examples": np.float32(4)})
     cohort = room.server.known
-    one, two = (vector_of(algorithm, terms, cohort, sent, os.urandom(32)).body.view("<i4") for _ in range(2))
+    one, two = (Encoding(algorithm, terms, cohort).vector(sent, os.urandom(32)).body.view("<i4") for _ in range(2))
     noise = noise_of(algorithm, terms, 5)
     assert noise is not None
     assert np.var((one - two).astype(np.float64)) == pytest.approx(2 * noise.own.variance, rel=0.2)

@@ -19,6 +19,7 @@ from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError, ConfigurationError, UnsupportedError
 from koinon.privacy.mechanism import Adjacency, Event, Trust
 from koinon.privacy.sampling import Participation
+from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors
 from koinon.tree import Tree
 
 if TYPE_CHECKING:
@@ -120,16 +121,12 @@ class DistributedNoise:
 
     def stand_in(self, total: Tree, bound: float, clients: int, key: bytes) -> Tree:
         """Return the exact total (int64) of so many clients with the noise that all of them would have added."""
-        from koinon.privacy.secure_sum.distributed import honest_survivors
-        from koinon.privacy.secure_sum.neighbours import Assumptions
-        from koinon.privacy.secure_sum.primitives import digest
-
         leaves = tree.leaves(total)
         if not leaves:
             return total
         wide = np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in leaves]) / exact.SCALE
         noise = self.shared(bound, len(wide), honest_survivors(clients, Assumptions()))
-        noisy = np.rint(noise.in_sum(wide, clients, digest(b"rotation", key), key) * exact.SCALE).astype(np.int64)
+        noisy = np.rint(noise.in_sum(wide, clients, key) * exact.SCALE).astype(np.int64)
         parts = np.split(noisy, np.cumsum([np.size(leaf) for leaf in leaves])[:-1])
         shaped = (part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True))
         return tree.fill(tree.structure(total), shaped)

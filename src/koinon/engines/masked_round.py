@@ -19,7 +19,7 @@ from koinon.privacy.secure_sum.server import Stage, unmask
 from koinon.privacy.secure_sum.simulate import Identities, Room
 from koinon.privacy.secure_sum.terms import Floors, Terms
 from koinon.round.hidden import hidden
-from koinon.round.masked import flat, flat_figures, noise_of, summed, terms_of, total_of, vector_of
+from koinon.round.masked import Encoding, flat, flat_figures, noise_of, summed, terms_of
 from koinon.tree import Tree
 
 
@@ -47,14 +47,15 @@ def _summed(algorithm: Algorithm, terms: Terms, sent: Mapping[str, Payload]) -> 
     room, total = Room(terms, Floors(), Identities.of(sent), {}), terms.layout.zero()
     room.begin(sent)
     room.step(Stage.SHARES)
+    encoding = Encoding(algorithm, terms, room.server.known)
     for party in room.step(Stage.VECTORS):
-        vector = vector_of(algorithm, terms, room.server.known, sent[party], os.urandom(KEY_BYTES))
+        vector = encoding.vector(sent[party], os.urandom(KEY_BYTES))
         room.mask(party, vector)
         total += vector
     room.step(Stage.AGREEMENT)
     room.step(Stage.UNMASKING)
     unmask(room.server, total)
-    return total_of(algorithm, terms, room.server.known, total)
+    return encoding.total(total)
 
 
 def _row(states: Tree, i: int) -> Tree:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.types import Metrics, Payload, Purpose
 from koinon.errors import ProtocolError
-from koinon.privacy.secure_sum.distributed import SharedNoise, honest_survivors, most_noise, rotation_key
+from koinon.privacy.secure_sum.distributed import SharedNoise, most_noise, rotation_key
 from koinon.privacy.secure_sum.layout import Layout, Total
 from koinon.privacy.secure_sum.messages import Cohort
-from koinon.privacy.secure_sum.neighbours import Assumptions
+from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.terms import NO_ROSTER, Terms
 from koinon.tree import Array, Tree
@@ -58,6 +59,44 @@ def terms_of(
     )
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How updates become the vectors that a cohort masks, and the sum of these an update again."""
+
+    algorithm: Algorithm
+    terms: Terms
+    cohort: Cohort
+
+    @cached_property
+    def noise(self) -> SharedNoise | None:
+        """What each member adds of the noise, where they do."""
+        return noise_of(self.algorithm, self.terms, len(self.cohort))
+
+    def vector(self, sent: Payload, entropy: bytes) -> Vector:
+        """Return what a client masks. ``entropy`` is 32 bytes from the operating system's generator for this vector alone.
+
+        Raises ProtocolError for an update that cannot be added, or that no noise would cover.
+        """
+        step, layout = secure_sum_of(self.algorithm), self.terms.layout
+        assert step is not None, "a vector is for a secure sum"
+        numbers, weight, figures = flat(sent.value), int(sent.weight), flat_figures(sent.metrics, step.figures)
+        if self.noise is None:
+            return layout.encode(numbers, weight, figures)
+        return layout.encode_integers(self.noise.encode(numbers, self._rotation, entropy), weight, figures)
+
+    def total(self, vector: Vector) -> Total:
+        """Return what the sum of unmasked vectors says, in the steps of every other total."""
+        total = self.terms.layout.decode(vector)
+        if self.noise is None:
+            return replace(total, update=total.update << (exact.FRACTION_BITS - self.terms.layout.scale))
+        real = self.noise.decode(total.update, self._rotation)
+        return replace(total, update=np.rint(real * exact.SCALE).astype(np.int64))
+
+    @property
+    def _rotation(self) -> bytes:
+        return rotation_key(self.cohort.transcript)
+
+
 def noise_of(algorithm: Algorithm, terms: Terms, cohort: int) -> SharedNoise | None:
     """Return the noise that each of a cohort of this size adds under these terms, if they do."""
     step, bound = distributed_noise_of(algorithm), algorithm.wires()[-1][1].l2_bound
@@ -65,30 +104,6 @@ def noise_of(algorithm: Algorithm, terms: Terms, cohort: int) -> SharedNoise | N
         return None
     assert bound is not None, "the step's own check refuses what is unbounded"
     return step.shared(bound, terms.layout.numbers, honest_survivors(cohort, terms.assumptions))
-
-
-def vector_of(algorithm: Algorithm, terms: Terms, cohort: Cohort, sent: Payload, entropy: bytes) -> Vector:
-    """Return what a client masks. ``entropy`` is 32 bytes from the operating system's generator for this vector alone.
-
-    Raises ProtocolError for an update that cannot be added, or that no noise would cover.
-    """
-    step, noise = secure_sum_of(algorithm), noise_of(algorithm, terms, len(cohort))
-    assert step is not None, "a vector is for a secure sum"
-    numbers, weight, figures = flat(sent.value), int(sent.weight), flat_figures(sent.metrics, step.figures)
-    if noise is None:
-        return terms.layout.encode(numbers, weight, figures)
-    return terms.layout.encode_integers(
-        noise.encode(numbers, rotation_key(cohort.transcript), entropy), weight, figures
-    )
-
-
-def total_of(algorithm: Algorithm, terms: Terms, cohort: Cohort, vector: Vector) -> Total:
-    """Return what the sum of a cohort's unmasked vectors says, in the steps of every other total."""
-    total, noise = terms.layout.decode(vector), noise_of(algorithm, terms, len(cohort))
-    if noise is None:
-        return replace(total, update=total.update << (exact.FRACTION_BITS - terms.layout.scale))
-    real = noise.decode(total.update, rotation_key(cohort.transcript))
-    return replace(total, update=np.rint(real * exact.SCALE).astype(np.int64))
 
 
 def flat(value: Tree) -> Array:

@@ -36,7 +36,7 @@ from koinon.privacy.secure_sum.server import unmask
 from koinon.privacy.secure_sum.terms import NO_ROSTER
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
-from koinon.round.masked import summed, terms_of, total_of, unflat_figures
+from koinon.round.masked import Encoding, summed, terms_of, unflat_figures
 from koinon.round.settle import Room, grouped, partial_of
 from koinon.round.stopping import Stop
 from koinon.round.training import FederatedTraining
@@ -199,7 +199,7 @@ class FleetRuntime:
         for part in settled.received:
             vector += part.vector()
         unmask(server, vector)
-        return settled, total_of(self._training.plan.algorithm, secure.terms, server.known, vector)
+        return settled, Encoding(self._training.plan.algorithm, secure.terms, server.known).total(vector)
 
     def _hidden(self, job: Job, scale: int, found: Total, rows: Rows) -> Partial:
         """Return what is known of a stage whose updates are hidden."""

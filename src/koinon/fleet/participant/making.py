@@ -27,7 +27,7 @@ from koinon.privacy.secure_sum.client import Masked
 from koinon.privacy.secure_sum.primitives import KEY_BYTES
 from koinon.privacy.secure_sum.ring import narrowed
 from koinon.round.client import initial_state
-from koinon.round.masked import terms_of, vector_of
+from koinon.round.masked import Encoding, terms_of
 from koinon.round.training import FederatedTraining
 from koinon.store.blobs import unpack
 from koinon.tree import Tree
@@ -97,7 +97,8 @@ class Maker:
         vector = terms.layout.zero()
         if kept is None:
             sent, own = self._computed(work)
-            vector = vector_of(self._training.plan.algorithm, terms, state.cohort, sent, os.urandom(KEY_BYTES))
+            encoding = Encoding(self._training.plan.algorithm, terms, state.cohort)
+            vector = encoding.vector(sent, os.urandom(KEY_BYTES))
             after = self._sums.masked(state, vector)
             shapes = {metric: np.zeros(np.shape(sums)) for metric, sums in sent.metrics.items()}
             hidden = Payload({BODY: narrowed(vector.body, terms.layout.bits), TAIL: vector.tail}, np.float32(1), shapes)

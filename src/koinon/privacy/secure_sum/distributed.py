@@ -8,13 +8,14 @@ Liu, NeurIPS 2021.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, isfinite, log, sqrt
 
 import numpy as np
 
 from koinon.errors import ConfigurationError, ProtocolError
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.neighbours import Assumptions, quorum
+from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors
 from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, digest, hkdf
 from koinon.privacy.secure_sum.ring import least_bits
 from koinon.privacy.secure_sum.rotation import conditional_round, longest_rounded, padded, rotate, rotate_back
@@ -23,14 +24,6 @@ from koinon.tree import Array
 
 _RARE = 2.0**-30  # the chance, in a round, that some number of the sum does not fit into the ring
 _DEVIATIONS = 12
-
-
-def honest_survivors(cohort: int, assumptions: Assumptions) -> int:
-    """Return how many honest members survive at least wherever there is a sum: all that must, less all that may be corrupt.
-
-    The noise of corrupt members does not count: they know it, and may have added none.
-    """
-    return quorum(cohort) - assumptions.corrupt_of(cohort)
 
 
 def most_noise(least: int, cohort: int, assumptions: Assumptions) -> float:
@@ -78,7 +71,7 @@ class SharedNoise:
         """The variance of the noise in the sum, at least, in squared steps."""
         return (self.multiplier * self.sensitivity) ** 2
 
-    @property
+    @cached_property
     def own(self) -> Skellam:
         """The noise of one client."""
         return Skellam.of_share(self.variance, self.survivors)
@@ -118,13 +111,14 @@ class SharedNoise:
         """Return the float64 sum of the updates, with its noise, of the int64 total of a layout."""
         return rotate_back(total / 2.0**self.scale, self.numbers, rotation)
 
-    def in_sum(self, total: Array, clients: int, rotation: bytes, entropy: bytes) -> Array:
+    def in_sum(self, total: Array, clients: int, entropy: bytes) -> Array:
         """Return the float64 ``total`` of so many clients' updates as :meth:`decode` would have returned it.
 
         Sums of Skellam numbers are Skellam, so the noise is of the very law of the sum of the clients' own. The total is
         rounded once, where each client rounds: the variance of a number is less by up to a quarter of a squared step a client.
         """
         rounding, noise = _secrets(entropy)
+        rotation = rotation_key(entropy)
         steps = rotate(np.asarray(total, np.float64), rotation) * 2.0**self.scale
         summed = Skellam(clients * self.own.variance).draw(steps.size, noise)
         whole = conditional_round(steps, clients * self.length, rounding)

@@ -74,6 +74,11 @@ def quorum(cohort: int) -> int:
     return 2 * cohort // 3 + 1
 
 
+def honest_survivors(cohort: int, assumptions: Assumptions) -> int:
+    """Return how many honest members survive at least wherever there is a sum: all that must, less all that may be corrupt."""
+    return quorum(cohort) - assumptions.corrupt_of(cohort)
+
+
 def degree(cohort: int, assumptions: Assumptions) -> Degree:
     """Return the graph of a cohort of 3 to 10,000: complete below 100 and wherever no sparse one is safe."""
     if not 3 <= cohort <= LARGEST_COHORT:
