@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import special
 
 import koinon as kn
 import linear
@@ -109,6 +110,21 @@ def test_it_never_costs_less_than_gaussian_noise_and_at_fine_steps_hardly_more(m
     assert coarse > fine
 
 
+@pytest.mark.parametrize(("multiplier", "steps"), [(0.7, 3), (1.0, 16), (2.5, 40)])
+def test_the_exact_delta_of_one_sum_is_within_what_is_claimed(multiplier: float, steps: int) -> None:
+    """All of a client's length in one number: the two laws are Skellam's and itself shifted, term by term."""
+    claimed = kn.privacy.epsilon(noise_multiplier=multiplier, rounds=1, delta=DELTA, steps=steps)
+    variance = (multiplier * steps) ** 2
+    k = np.arange(-60 * steps, 61 * steps)
+    p, q = (special.ive(np.abs(k - shift), variance) for shift in (0, steps))
+
+    def delta(epsilon: float) -> float:
+        return float(np.maximum(q - np.exp(epsilon) * p, 0).sum())
+
+    assert delta(claimed) <= DELTA
+    assert steps < 16 or delta(0.9 * claimed) > DELTA, "where steps are fine the claim is near"
+
+
 def test_a_calibrated_multiplier_keeps_to_its_epsilon() -> None:
     found = kn.privacy.noise_multiplier(epsilon=2.0, rounds=50, delta=DELTA, steps=4096)
     assert kn.privacy.epsilon(noise_multiplier=found, rounds=50, delta=DELTA, steps=4096) <= 2.0
@@ -151,6 +167,7 @@ def test_the_statement_says_what_is_counted_and_who_is_trusted(simulate: str) ->
     assert run.privacy.epsilon == composed({Event(1.1, 1.0, Adjacency.ZERO_OUT, 4096.0): 3}, DELTA)
     said = "\n".join(run.promises)
     assert "trust: no single party" in said and "a fifth" in said
+    assert "then 3 honest ones survive of a cohort of 5" in said
     assert "adjacent: send zeros for one client" in said
     assert "drawn: counted as if every client took part in every round" in said
     assert ("noise of all clients is drawn at once" in said) is (simulate == "ideal")

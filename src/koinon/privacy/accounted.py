@@ -11,6 +11,7 @@ from koinon.errors import CompositionError
 from koinon.privacy.hiding import Hiding, hiding
 from koinon.privacy.mechanism import Event, Mechanism, Trust
 from koinon.privacy.sampling import AccountedSampler, Participation, Sampling
+from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors
 
 CLIENT, EXAMPLE = "client", "example"
 _MARGIN = 1 - 1e-4  # float32 may find a norm longer than it is
@@ -46,7 +47,8 @@ class Accounted:
     """Who adds noise, how units come to be in a round, and one release as it touches a unit.
 
     ``bound`` is the L2 norm of an update at most, as a step of the channel finds it; None where the work is private.
-    ``hidden`` is the step under which the coordinator sees no single update, if there is one.
+    ``hidden`` is the step under which the coordinator sees no single update, if there is one, ``cohort`` the largest that
+    may come, 0 while nobody knows.
     """
 
     mechanism: Mechanism | PrivateWork
@@ -54,6 +56,7 @@ class Accounted:
     event: Event
     bound: float | None = None
     hidden: Hiding | None = None
+    cohort: int = 0
 
     @property
     def unit(self) -> str:
@@ -79,7 +82,11 @@ class Accounted:
         """Whom a client has to trust, and with what."""
         if self.mechanism.trust is Trust.COORDINATOR and self.hidden is not None:
             return f"the coordinator sees the sum of a round without noise, by {self.hidden!r} no single update, and is trusted to add it"
-        return str(self.mechanism.trust.value)
+        said = str(self.mechanism.trust.value)
+        if self.mechanism.trust is Trust.SURVIVORS and self.cohort:
+            honest = honest_survivors(self.cohort, Assumptions())
+            return f"{said}: then {honest} honest ones survive of a cohort of {self.cohort:,}"
+        return said
 
     @property
     def sampling(self) -> str:
@@ -113,7 +120,8 @@ def accounted(algorithm: Algorithm, population: int) -> Accounted | None:
         assert isinstance(algorithm.sampler, AccountedSampler), "the algorithm's check refuses every other"
         participation = algorithm.sampler.participation(population)
         _check_addable(mechanism, bound, algorithm.sampler.largest(population) if population else 1)
-    return Accounted(mechanism, participation, mechanism.event(participation), bound, hiding(algorithm))
+    cohort = algorithm.sampler.largest(population) if population else 0
+    return Accounted(mechanism, participation, mechanism.event(participation), bound, hiding(algorithm), cohort)
 
 
 def accounted_work(algorithm: Algorithm) -> Accounted | None:
