@@ -55,6 +55,9 @@ class Server:
     keys: Mapping[str, SignedKeys] = field(default_factory=dict)
     cohort: Cohort | None = None
     shares: Mapping[int, Mapping[int, bytes]] = field(default_factory=dict)  # sealed, by sender and holder
+    held: Mapping[int, frozenset[int]] = field(
+        default_factory=dict
+    )  # whose shares each sharer has been sent, or has kept
     active: frozenset[int] = frozenset()
     signatures: Mapping[int, bytes] = field(default_factory=dict)
     answers: Mapping[int, Mapping[int, bytes]] = field(default_factory=dict)  # shares by who opened them and owner
@@ -75,11 +78,6 @@ class Server:
         """Return who of some members has shares of another's secrets: itself too where the graph is complete."""
         own = {owner} if self.known.complete else set[int]()
         return (self.shares[owner].keys() | own) & set(among)
-
-    def held_by(self, member: int) -> set[int]:
-        """Return whose shares a member has."""
-        own = {member} if self.known.complete else set[int]()
-        return {owner for owner, sealed in self.shares.items() if member in sealed} | own
 
     def waited_for(self) -> frozenset[str]:
         """Return who has not done yet what the stage waits for; nobody is known before there is a cohort."""
@@ -133,7 +131,7 @@ def take(server: Server, party: str, body: bytes, verify: Verify) -> Server:
         return replace(server, signatures={**server.signatures, member: signature})
     if server.stage is Stage.UNMASKING:
         opened = read_unmasking(body, cohort)
-        if opened.keys() != server.held_by(member):
+        if opened.keys() != server.held[member]:
             raise ProtocolError(f"{party!r} opens other shares than it holds.")
         return replace(server, answers=_first(server.answers, member, opened))
     raise ProtocolError(f"No message is expected from {party!r}: it is the vectors that are waited for.")
@@ -231,7 +229,8 @@ def _deliver(server: Server) -> tuple[Server, dict[str, bytes]]:
         for holder in sealed.keys() & sharers:
             inboxes[holder][sender] = sealed[holder]
     letters = {cohort.names[i]: Delivery(sharers, inbox).to_bytes(cohort) for i, inbox in inboxes.items()}
-    return replace(server, stage=Stage.VECTORS), letters
+    held = {i: frozenset(inbox) | ({i} if cohort.complete else set()) for i, inbox in inboxes.items()}
+    return replace(server, stage=Stage.VECTORS, held=held), letters
 
 
 def _check_recoverable(server: Server) -> None:

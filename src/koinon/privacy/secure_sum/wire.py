@@ -93,7 +93,10 @@ def number(value: int) -> bytes:
 
 def members(chosen: Iterable[int], cohort: int) -> bytes:
     """Return a set of a cohort's members, one bit each."""
-    return sum(1 << i for i in chosen).to_bytes((cohort + 7) // 8, "little")
+    found = bytearray((cohort + 7) // 8)
+    for i in chosen:
+        found[i // 8] |= 1 << i % 8
+    return bytes(found)
 
 
 def texts(names: Iterable[str]) -> bytes:
