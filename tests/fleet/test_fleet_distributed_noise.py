@@ -93,14 +93,15 @@ def test_a_party_that_dies_for_good_leaves_noise_enough_and_a_sum_that_is_read(d
         np.testing.assert_allclose(leaf, without_noise(4)[name], atol=0.3)
 
 
-def test_a_party_that_dies_and_comes_back_changes_nothing_that_can_be_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("who", ["lyon", pytest.param("coordinator", marks=pytest.mark.slow)])
+def test_who_dies_and_comes_back_changes_nothing_that_can_be_seen(who: str, tmp_path: Path) -> None:
     with Fleet(tmp_path, APP, serve=("--stay",), environment={"MULTIPLIER": LITTLE, "ROUNDS": "12"}) as fleet:
         begun(fleet)
         fleet.reaches(1, 60)
-        victim = fleet.participants["lyon"]
+        victim = {"coordinator": fleet.coordinator, **fleet.participants}[who]
         victim.kill()
         victim.environment["PYTHONPATH"] = os.pathsep.join([MORTAL, victim.environment["PYTHONPATH"]])
-        victim.environment["DIES_UNDER"] = str(tmp_path / "lyon")
+        victim.environment["DIES_UNDER"] = str(tmp_path / who)
         for place in (7, 13, 22):
             victim.environment["DIES_AT"] = str(place)
             assert victim.start().wait(60) == -signal.SIGKILL, f"it ended by itself\n{victim.said()}"

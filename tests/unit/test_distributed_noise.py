@@ -174,6 +174,22 @@ def test_the_statement_says_what_is_counted_and_who_is_trusted(simulate: str) ->
     assert run.charged == (("3", "1.1", "1"),)
 
 
+@pytest.mark.parametrize("simulate", ["ideal", "protocol"])
+@pytest.mark.parametrize(
+    ("factory", "clip"), [(kn.scaffold, CLIP), (kn.fedadam, kn.AdaptiveClip(kn.QuantileNorm(initial=1.0)))]
+)
+def test_updates_of_more_than_a_model_have_it_too(factory: Any, clip: Any, simulate: str) -> None:
+    """Two trees of SCAFFOLD, and the answer beside an update that is clipped to a quantile."""
+    noise, secure = kn.DistributedNoise(1e-3), kn.SecureSum(simulate=simulate)
+    options: dict[str, Any] = {"stop": kn.Stop(rounds=2), "progress": False, "engine": "reference"}
+    model, clients = linear.LinearModel(), linear.clients((6, 9, 12, 7, 8))
+    private = kn.fit(model, clients, factory(kn.sgd(0.05), channel=(clip, noise, secure)), **options)
+    central = (clip, kn.SecureSum(), kn.GaussianNoise(1e-6))  # every client weighs 1 there too
+    hidden = kn.fit(model, clients, factory(kn.sgd(0.05), channel=central), **options)
+    for name, leaf in private.params.items():
+        np.testing.assert_allclose(leaf, hidden.params[name], atol=0.02)
+
+
 def test_a_test_mode_repeats_and_says_so() -> None:
     one, two = (fit(*channel(), privacy_test_mode=True) for _ in range(2))
     assert one.digest == two.digest != fit(*channel()).digest
@@ -245,7 +261,8 @@ def test_a_client_that_reckons_with_more_corrupt_members_than_the_noise_is_made_
 
 
 def test_a_client_refuses_fewer_survivors_than_its_noise_is_made_for() -> None:
-    """What makes up the noise and what a client signs are one number."""
+    """What makes up the noise and what a client signs are one number, and the words of the trust are true."""
+    assert Assumptions().corrupt == 1 / 5
     for cohort in (3, 4, 5, 10, 99, 100, 1000):
         made_for = honest_survivors(cohort, Assumptions())
         assert made_for + Assumptions().corrupt_of(cohort) == quorum(cohort)
