@@ -56,8 +56,15 @@ def own_certificate(folder: Path, hosts: Sequence[str]) -> ServerCertificate:
 
 
 def fingerprint(pem: bytes) -> str:
-    """Return the SHA-256 of a certificate's DER form. Raises ValueError for anything but PEM."""
-    return digest(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
+    """Return the SHA-256 of a certificate's DER form. Raises ValueError for anything but the PEM of that one certificate.
+
+    Of a text with a second certificate after it the first alone would be read here, and both be trusted by TLS.
+    """
+    text = pem.decode("ascii")
+    der = ssl.PEM_cert_to_DER_cert(text)
+    if ssl.DER_cert_to_PEM_cert(der).split() != text.split():
+        raise ValueError("there is something else beside a certificate")
+    return digest(der)
 
 
 def _make_authority(path: Path, key_path: Path) -> None:
