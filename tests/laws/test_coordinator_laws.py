@@ -2,7 +2,8 @@
 
 A machine of hypothesis plays the world: clients that come, answer, fail, repeat themselves and are sent away, an
 operator who pauses, a clock that only goes forward, a process that is killed. Beside it stands a small book of what
-everybody was told; the laws compare the two after every step.
+everybody was told; the laws compare the two after every step. Some stages are settled under a seal, which clients have to
+open, and some are void when their time is up with too few.
 """
 
 import math
@@ -41,6 +42,8 @@ class Book:
     reserve: tuple[str, ...]
     least: int
     essential: tuple[str, ...]
+    lapses: bool = False
+    awaited: set[str] = field(default_factory=set)
     asked: set[str] = field(default_factory=set)
     target: int = 0
     answers: dict[str, bool] = field(default_factory=dict)
@@ -89,26 +92,46 @@ class Coordinator(RuleBasedStateMachine):
         self.now = 100.0
         self.wakes: list[float] = []
         self.book: Book | None = None
+        self.sealed: tuple[str, set[str]] | None = None  # a settled stage's step, and who has not spoken in it
+        self.ends: float | None = None  # when that step is over
         self.revoked: set[str] = set()
         for client in sorted(here.union(CLIENTS[: terms.clients])):
             self.hand(c.Present(client))
-        self.open(draw, others, everybody=not draw, wants=wants)
+        self.open(draw, others, everybody=not draw, wants=wants, lapses=False, awaited=set())
 
     # What happens.
 
-    @precondition(lambda self: self.book is None)
-    @rule(draw=drawn, others=drawn, everybody=st.booleans(), wants=wants)
-    def open(self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool, wants: tuple[int, bool]) -> None:
+    @precondition(lambda self: self.book is None and self.sealed is None)
+    @rule(
+        draw=drawn,
+        others=drawn,
+        everybody=st.booleans(),
+        wants=wants,
+        lapses=st.booleans(),
+        awaited=st.one_of(st.just(set()), st.sets(st.sampled_from(CLIENTS), max_size=2)),
+    )
+    def open(
+        self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool, wants: tuple[int, bool], lapses: bool,
+        awaited: set[str],
+    ) -> None:  # fmt: skip
         draw = CLIENTS if everybody else draw
         least, rooted = wants
         essential = tuple(client for client in draw if client not in self.revoked)[:rooted]
         reserve = tuple(client for client in others if client not in draw)
-        self.book = Book(draw, reserve, min(least, max(1, len(draw))), essential)
-        self.hand(c.Open(draw, reserve, least=self.book.least, essential=essential))
+        book = self.book = Book(draw, reserve, min(least, max(1, len(draw))), essential, lapses)
+        book.awaited = awaited - self.revoked
+        wanted = {
+            "least": book.least,
+            "essential": essential,
+            "lapses": lapses,
+            "awaited": {c: c.upper() for c in awaited},
+        }
+        self.hand(c.Open(draw, reserve, **wanted))
 
     @rule(client=st.sampled_from(CLIENTS))
     def present(self, client: str) -> None:
         if self.book is not None:
+            self.book.awaited.discard(client)
             self.book.allowed[client] = self.book.allowed.get(client, 0) + 1
             stage = self.state.stage
             if (
@@ -154,10 +177,48 @@ class Coordinator(RuleBasedStateMachine):
             self.hand(c.Failed(client, "no space"))
             assert self.state == before
 
+    @precondition(lambda self: self.book is not None and self.book.asked)
+    @rule(least=st.integers(1, 3))
+    def from_now_on_nobody_else_is_of_use(self, least: int) -> None:
+        self.book.least, self.book.lapses = min(least, max(1, self.book.target)), True
+        self.hand(c.Needed(self.book.least, lapses=True))
+
+    @precondition(lambda self: self.book is None and self.sealed is None)
+    @rule(silent=st.sets(st.sampled_from(CLIENTS), min_size=1))
+    def the_sum_is_still_closed(self, silent: set[str]) -> None:
+        self.seal("agreement", silent)
+
+    @precondition(lambda self: self.sealed is not None)
+    @rule(data=st.data())
+    def some_of_them_speak(self, data: st.DataObject) -> None:
+        step, silent = self.sealed
+        left = data.draw(st.sets(st.sampled_from(sorted(silent)), min_size=1))
+        self.seal(step, left)
+
+    @precondition(lambda self: self.sealed is not None)
+    @rule(silent=st.sets(st.sampled_from(CLIENTS), min_size=1))
+    def the_next_step_begins(self, silent: set[str]) -> None:
+        self.seal("unmasking", silent)
+
+    @precondition(lambda self: self.sealed is not None)
+    @rule()
+    def the_sum_is_open(self) -> None:
+        self.sealed, here = None, self.state.present
+        self.hand(c.Unsealed())
+        assert self.state.present == here, "whoever was not needed is still counted on"
+
+    def seal(self, step: str, silent: set[str]) -> None:
+        if self.sealed is None or self.sealed[0] != step:
+            self.ends = None
+        self.sealed = step, silent
+        self.hand(c.Sealed(step, tuple(sorted(silent))))
+
     @precondition(lambda self: len(self.revoked) < len(CLIENTS))
     @rule(client=clients)
     def revoke(self, client: str) -> None:
         self.revoked.add(client)
+        if self.book is not None:
+            self.book.awaited.discard(client)
         if self.book is not None and client in self.book.asked:
             left = len(self.book.asked - self.revoked)
             self.book.target = max(self.book.least, min(self.book.target, left))
@@ -167,9 +228,16 @@ class Coordinator(RuleBasedStateMachine):
     def pause_or_resume(self, again: bool) -> None:
         before, book, waiting = self.state, self.book, self.waited_for()
         event = c.Pause() if before.paused == again else c.Resume()
+        waited_for_return = book is not None and bool(book.awaited)
+        if isinstance(event, c.Resume):
+            self.ends = None if before.paused else self.ends  # there is the whole time again
+            if book is not None:
+                book.awaited = set()
         self.hand(event)
         assert self.state.paused == isinstance(event, c.Pause)
-        if isinstance(event, c.Resume) and not before.paused:
+        if isinstance(event, c.Resume) and not before.paused and waited_for_return:
+            assert self.book is not book or not self.state.stage.awaited, "the operator does not wait for who is gone"
+        elif isinstance(event, c.Resume) and not before.paused:
             assert self.state == before, "resuming what was not paused changes nothing"
         elif isinstance(event, c.Resume) and waiting and before.stage.deadline is not None and self.book is book:
             assert self.state.stage.attempt == before.stage.attempt
@@ -191,6 +259,9 @@ class Coordinator(RuleBasedStateMachine):
         book, before = self.book, self.state
         self.state = c.State(before.terms, paused=before.paused, revoked=frozenset(self.revoked))
         self.wakes = []
+        self.ends = None
+        if self.sealed is not None:
+            self.seal(*self.sealed)
         if book is None:
             return
         book.failed, book.asks, book.times, book.allowed = set(), 0, {}, {}
@@ -198,7 +269,10 @@ class Coordinator(RuleBasedStateMachine):
             for client in sorted(before.present):
                 self.present(client)
         asked = tuple(sorted(book.asked))
-        wants = {"least": book.least, "essential": book.essential}
+        wants = {"least": book.least, "essential": book.essential, "lapses": book.lapses}
+        wants["awaited"] = {} if asked else {client: client for client in book.awaited}
+        if asked:
+            book.awaited = set()
         self.hand(c.Open(book.draw, book.reserve, asked, book.target, dict(book.answers), **wants))
         stage = before.stage
         if self.book is book and stage is not None and stage.deadline is not None:
@@ -221,6 +295,9 @@ class Coordinator(RuleBasedStateMachine):
                 case c.Settle(made, lost):
                     self.settle(set(made), dict(lost))
                     assert command == commands[-1], "nothing follows the end"
+                case c.Void(silent, lost):
+                    self.void(set(silent), dict(lost))
+                    assert command == commands[-1], "nothing follows the end"
         if self.state.held and not self.state.paused and not rested and not isinstance(event, c.Present | c.Open):
             assert not silent & self.waited_for() & self.state.present, "who was silent to the end is not counted on"
 
@@ -228,6 +305,7 @@ class Coordinator(RuleBasedStateMachine):
         book = self.book
         assert book is not None, "there is something to ask for"
         assert not self.state.paused
+        assert not book.awaited, "nobody is asked before all are back without whom rounds came to nothing"
         assert chosen, "somebody is asked"
         assert set(chosen) <= {*book.draw, *book.reserve} - self.revoked
         assert not set(chosen) & set(book.answers), "who has answered is left in peace"
@@ -266,6 +344,27 @@ class Coordinator(RuleBasedStateMachine):
         assert not late & self.state.present, "who was silent is not counted on"
         self.book, self.wakes = None, []
 
+    def void(self, silent: set[str], lost: dict[str, str]) -> None:
+        assert not self.state.paused
+        assert not silent & self.state.present - self.failed(), "who was silent is not counted on"
+        if self.sealed is not None:
+            assert silent == self.sealed[1] == set(lost), "of a settled stage those are missing who have not spoken"
+            assert self.ends is not None and self.now >= self.ends, "they had their time"
+            self.sealed, self.wakes = None, []
+            return
+        book = self.book
+        assert book is not None and book.lapses, "what can be waited for is"
+        arrived = book.arrived() - self.revoked
+        enough = len(set(book.answers) - self.revoked) >= book.quorum(self.state.terms)
+        assert not (enough and book.of_use(arrived)), "what a round can be made of is never given up"
+        assert set(lost) == book.asked - (set(book.answers) - self.revoked), "everyone that is missing has a reason"
+        assert silent == set(lost) - self.revoked
+        self.book, self.wakes = None, []
+
+    def failed(self) -> set[str]:
+        """Return who said that it cannot, and may have come back since."""
+        return set() if self.book is None else self.book.failed
+
     def waited_for(self) -> set[str]:
         """Return who is asked and has said nothing."""
         if self.book is None:
@@ -294,6 +393,19 @@ class Coordinator(RuleBasedStateMachine):
     def nothing_hangs(self) -> None:
         state, stage = self.state, self.state.stage
         assert not self.revoked & state.present
+        seal = state.seal
+        assert (seal is None) == (self.sealed is None)
+        if seal is not None:
+            assert stage is None
+            assert set(seal.silent) == self.sealed[1]
+            self.ends = self.ends or seal.deadline
+            assert seal.deadline == self.ends, "time does not begin anew while some of them speak"
+            assert state.paused or self.now < seal.deadline <= self.now + state.terms.longest
+            assert state.paused or any(at <= seal.deadline for at in self.wakes), "somebody will come and look"
+        if stage is not None and stage.lapses and not state.paused and (stage.attempt or stage.deadline):
+            assert any(at <= stage.deadline for at in self.wakes), (
+                "what is void without enough is not waited for for ever"
+            )
         if state.held:
             assert state.waits_for, "a run that rests says for whom"
         elif stage is not None:
@@ -312,6 +424,8 @@ class Coordinator(RuleBasedStateMachine):
             return
         here = self.state.present & {*stage.draw, *stage.reserve}
         if stage.attempt == 0:
+            if stage.awaited or (stage.lapses and len(here) < stage.least):
+                return
             enough = len(self.state.present) >= self.state.terms.clients
             assert not (enough and here and self.state.present >= set(stage.essential))
         else:
@@ -322,12 +436,14 @@ class Coordinator(RuleBasedStateMachine):
     @invariant()
     def time_alone_ends_it_or_lets_it_rest(self) -> None:
         state, now = self.state, self.now
-        for _ in range(state.terms.retries + 1):
-            if state.stage is None or state.held:
+        for _ in range(state.terms.retries + 2):
+            ends = [each.deadline for each in (state.stage, state.seal) if each is not None]
+            if state.paused or not ends or ends == [None]:
                 return
-            now = state.stage.deadline
+            (now,) = ends
             state, _ = c.handle(state, c.Tick(), now)
-        assert state.stage is None or state.held
+        assert state.seal is None
+        assert state.stage is None or (state.held and not state.stage.lapses)
 
     @invariant()
     def it_settles_as_soon_as_everybody_has_answered(self) -> None:

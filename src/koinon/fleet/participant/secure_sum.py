@@ -59,6 +59,7 @@ class SecureSums:
         if state is None:
             past = self._client_record(place)
             state, said = half.begin(past, terms, os.urandom(KEY_BYTES), self._keep.key.sign)
+            self._give_up(place.run)
             self.write(place, state)
             self._post(place, Stage.KEYS, said)
         elif isinstance(state, Advertised):  # a crash may have kept back what it says here, and below
@@ -102,6 +103,13 @@ class SecureSums:
             self.write(place, state.client)
             raise
         self.write(place, state.client)
+
+    def _give_up(self, run: str) -> None:
+        """Drop what could still open a sum of before: the coordinator has gone on, with it or without it."""
+        while (before := self.pending(run)) is not None:
+            record = self._known(before)
+            assert isinstance(record, Masked), "what is pending is masked"
+            self.write(before, record.client)
 
     def pending(self, run: str) -> Place | None:
         """Return the sum whose vector has left and which may not have been opened yet."""
