@@ -152,6 +152,12 @@ def test_the_keys_are_made_once_and_readable_for_their_owner_alone(folder: Path)
     (folder / "answered.json").unlink()
     with pytest.raises(StoreError, match="Restore the whole folder"):
         Office.open(folder, 3, None)
+    (folder / "answered.json").write_text('{"format": 1, "rounds": {}}')
+    Office.open(folder, 3, None)
+    for damaged in ("", "[]", '{"r train": "many"}'):
+        (folder / "released.json").write_text(damaged)
+        with pytest.raises(StoreError, match="Restore the whole folder"):
+            Office.open(folder, 3, None)
 
 
 def test_secrets_are_for_their_owner(kept: Path) -> None:

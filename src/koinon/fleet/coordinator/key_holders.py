@@ -35,13 +35,16 @@ class KeyHolders:
         is right: before that nothing is let out, and the round may be begun anew. Raises Silent, FormatError, and Refusal,
         after which it may be; ``spoiled`` where this is no sum.
         """
-        parameters, clients = round.parameters, len(pads)
         own = [tuple(pad[place] for pad in pads) for place in range(len(self.keys))]
         asked = [Request(round, part, b"" if place else ciphertexts).to_bytes() for place, part in enumerate(own)]
-        if len(asked) == 1:
-            most = _HEAD_BYTES + _WORD * (parameters.values + parameters.figures)
-            (totals,) = self._each(asked, lambda holder, body: Totals.from_bytes(holder.sum(body, most), parameters))
-            return totals
+        if len(asked) > 1:
+            return self._shared(round, len(pads), asked)
+        most = _HEAD_BYTES + _WORD * (round.parameters.values + round.parameters.figures)
+        (totals,) = self._each(asked, lambda holder, body: Totals.from_bytes(holder.sum(body, most), round.parameters))
+        return totals
+
+    def _shared(self, round: Round, clients: int, asked: Sequence[bytes]) -> Totals:
+        parameters = round.parameters
         counts = self._each(asked, lambda holder, body: Count.from_bytes(holder.count(body), parameters))
         try:
             check_count(round, clients, counts)
@@ -50,11 +53,12 @@ class KeyHolders:
         most = _HEAD_BYTES + _WORD * DEGREE * parameters.ciphertexts
         try:
             shares = self._each(asked, lambda holder, body: Share.from_bytes(holder.sum(body, most), parameters))
-            return together(round, clients, shares)
         except Refusal as error:
             raise Silent(f"a share that was promised: {error}") from error
+        try:
+            return together(round, clients, shares)
         except FleetError as error:
-            raise error if isinstance(error, Silent | FormatError) else FormatError(str(error)) from error
+            raise FormatError(str(error)) from error
 
     def _each(self, asked: Sequence[bytes], ask: Callable[[KeyHolder, bytes], Answered]) -> list[Answered]:
         """Return every holder's answer. A FormatError says whose it is."""

@@ -62,8 +62,7 @@ class Office:
                 f"The keys in {folder} decrypt sums of at least {secret.public.floor} clients, and --floor says {floor}. The floor is "
                 "part of the key: leave --floor as it was, or make new keys in another folder."
             )
-        released = json.loads(_read(folder / _RELEASED))
-        return cls(folder, secret, roster, (Answered.from_bytes(_read(folder / _ANSWERED)), released), say)
+        return cls(folder, secret, roster, (Answered.from_bytes(_read(folder / _ANSWERED)), _released(folder)), say)
 
     @property
     def public(self) -> PublicKey:
@@ -135,6 +134,16 @@ class Office:
         except FormatError:
             return False
         return key.text == client and key.signed(signature, text)
+
+
+def _released(folder: Path) -> dict[str, int]:
+    """Return the last number of each run whose sum was let out."""
+    try:
+        return {str(run): int(number) for run, number in json.loads(_read(folder / _RELEASED)).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"{folder / _RELEASED} cannot be read ({error!r}). Restore the whole folder from a copy, or make new keys in another."
+        ) from error
 
 
 def _read(path: Path) -> bytes:
