@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +18,7 @@ from scipy import special
 import koinon as kn
 import linear
 from koinon.app import App, resolve
+from koinon.cli.commands import check_app
 from koinon.core.protocols import Offers
 from koinon.core.types import Payload, Purpose
 from koinon.errors import CompositionError, ConfigurationError, ProtocolError
@@ -188,6 +190,29 @@ def test_updates_of_more_than_a_model_have_it_too(factory: Any, clip: Any, simul
     hidden = kn.fit(model, clients, factory(kn.sgd(0.05), channel=central), **options)
     for name, leaf in private.params.items():
         np.testing.assert_allclose(leaf, hidden.params[name], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [
+        ("kn.DistributedNoise(1.1), kn.SecureSum()", 16 * 3),  # 14 numbers filled up to 16, of 18 bits each
+        ("kn.SecureSum()", 14 * 5),  # 20 bits, a weight of up to 4096, four hospitals
+        ("kn.SecureSum(), kn.GaussianNoise(1.1)", 14 * 3),  # who weighs 1 needs no room for weights
+    ],
+)
+def test_what_travels_is_said_before_anything_runs(
+    steps: str, wanted: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(
+        "import koinon as kn\n"
+        "from koinon.data.heart import INPUTS, heart\n"
+        "from koinon.models.jax_logistic import logistic_regression\n"
+        f"algorithm = kn.fedavg(channel=(kn.Clip(1.0), {steps}))\n"
+        "app = kn.App(model=logistic_regression(INPUTS), clients=heart(), algorithm=algorithm)\n"
+    )
+    check_app(file, (), as_json=True)
+    assert json.loads(capsys.readouterr().out)["wire"][-1]["bytes"] == wanted
 
 
 def test_a_test_mode_repeats_and_says_so() -> None:

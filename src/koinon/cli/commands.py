@@ -9,10 +9,12 @@ from typing import Any
 
 from koinon import keys, tree
 from koinon.app import Resolved, execute, resolve, watching
+from koinon.channel.secure_sum import secure_sum_of
 from koinon.cli.app_file import change, load
 from koinon.cli.exit_status import Exit
 from koinon.cli.output import print_json, say
 from koinon.core.algorithm import Algorithm
+from koinon.core.types import Purpose
 from koinon.core.wire import Wire
 from koinon.errors import UnsupportedError
 from koinon.privacy.forecast import forecast
@@ -25,6 +27,7 @@ from koinon.round.judges import left_out
 from koinon.round.settle import room_bytes
 from koinon.run import Run
 from koinon.store.run_directory import RunDirectory
+from koinon.tree import Tree
 
 _UNCOUNTED = "no statement yet: it is counted when the run ends, from the ledger, which has every round that began"
 
@@ -140,6 +143,8 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
     for place, (name, wire) in enumerate(plan.algorithm.wires()):
         if place:
             payload = plan.algorithm.channel[place - 1].payload_bytes(sizes, payload)
+        if wire.opaque_by == name:
+            payload = _masked_bytes(plan.algorithm, broadcast, largest) or payload
         steps.append({"step": name, "bytes": payload, **_wire(wire)})
     return {
         "algorithm": plan.algorithm.name,
@@ -157,6 +162,17 @@ def _facts(resolved: Resolved) -> dict[str, Any]:
             filter(None, [left_out(plan.algorithm, plan.data, resolved.evaluation.clients), _missing(plan.algorithm)])
         ),
     }
+
+
+def _masked_bytes(algorithm: Algorithm, broadcast: Tree, cohort: int) -> int | None:
+    """Return what a masked update takes in a round of this cohort; None without a secure sum, or what it needs."""
+    if secure_sum_of(algorithm) is None or not cohort:
+        return None
+    try:
+        from koinon.round.masked import terms_of
+    except ModuleNotFoundError:
+        return None
+    return terms_of(algorithm, "check", 1, Purpose.TRAIN, 0, value=broadcast, cohort=cohort).layout.body_bytes
 
 
 def _hidden(algorithm: Algorithm) -> list[str]:
