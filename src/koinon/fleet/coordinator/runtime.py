@@ -89,11 +89,8 @@ class FleetRuntime:
         secure = self._secure(plan, job, cohort)
         expected = self._expect(plan, job) if secure is None else self._expect_hidden(plan, secure)
         essential = (self._run.wait_for_named(aggregator.trusted),) if train and isinstance(aggregator, Rooted) else ()
-        if secure is not None:
-            least, newcomers = (
-                secure.minimum,
-                newcomers and isinstance(secure, EncryptedRound),
-            )  # masks know who is asked
+        if secure is not None:  # masks know who is asked
+            least, newcomers = secure.minimum, newcomers and isinstance(secure, EncryptedRound)
         stage = StageJob(job.round, job.purpose, blob, size, cohort, key, expected, least, newcomers, essential, secure)
         draw = [members[i].client for i in job.tasks.clients.tolist()]
         if job.following is not None:  # drawn while the clients work
