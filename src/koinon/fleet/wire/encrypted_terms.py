@@ -58,9 +58,10 @@ def round_of(
     algorithm: Algorithm, run: str, round: int, purpose: Purpose, attempt: int, *, value: Tree, cohort: int,
     keys: Sequence[PublicKey],
 ) -> Round:  # fmt: skip
-    """Return which sum an attempt at a stage is for; ``value`` has the shape of an update, ``cohort`` is the round's.
+    """Return which sum an attempt at a stage is for; ``value`` is the model of the stage, ``cohort`` is the round's.
 
-    Raises ProtocolError for other ``keys`` than the app's, and when a round has been attempted too often.
+    Raises ProtocolError for other ``keys`` than the app's, for keys that decrypt sums of fewer clients than the app wants, and
+    for an attempt that is none of this round's: two sums of one round are one client's update.
     """
     step, bound = encrypted_of(algorithm), algorithm.wires()[-1][1].l2_bound
     assert step is not None and bound is not None, "the step's own check refuses what is unbounded"
@@ -70,9 +71,15 @@ def round_of(
             f"The key holder's key has the fingerprint {', '.join(found)}, and the app is for {', '.join(step.keys)}. Ask the key "
             "holder, not the coordinator, which is right."
         )
-    if attempt >= ATTEMPTS:
+    if (floor := min(key.floor for key in keys)) < step.least:
         raise ProtocolError(
-            f"Round {round} could not be decrypted {ATTEMPTS} times. Ask the key holder why, and begin a new run."
+            f"The app adds up at least {step.least} clients, and a key holder decrypts sums of {floor}: no client can hold the "
+            f"coordinator to more. Ask for a key of koinon keyholder --floor {step.least}, or lower the app's least."
+        )
+    if not 0 <= attempt < ATTEMPTS:
+        raise ProtocolError(
+            f"Round {round} has attempts from 0, and could not be decrypted in {ATTEMPTS}; found attempt {attempt}. Ask the key "
+            "holder why, and begin a new run."
         )
     train = purpose is Purpose.TRAIN
     parameters = step.parameters(
@@ -82,7 +89,8 @@ def round_of(
         uniform=not train or bool(algorithm.private),
     )
     number = round * ATTEMPTS + attempt
-    return Round(run=f"{run} {purpose.value}", number=number, parameters=parameters, keys=fingerprints)
+    model = bytes.fromhex(tree.digest(value))
+    return Round(run=f"{run} {purpose.value}", number=number, parameters=parameters, keys=fingerprints, model=model)
 
 
 def needed(least: int, keys: Sequence[PublicKey]) -> int:

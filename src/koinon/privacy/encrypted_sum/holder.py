@@ -43,7 +43,7 @@ class Request:
         parts = (self.round.run.encode(), self.round.parameters.text())
         keys = (binary.number(len(self.round.keys)), *self.round.keys)
         pads = (binary.number(len(self.pads)), *(pad.to_bytes() for pad in self.pads))
-        head = (*map(binary.field, parts), binary.number(self.round.number))
+        head = (*map(binary.field, parts), binary.number(self.round.number), self.round.model)
         return b"".join((_REQUEST, *head, *keys, *pads, self.total))
 
     @classmethod
@@ -51,10 +51,10 @@ class Request:
         """Return the request of :meth:`to_bytes`. Raises FormatError for anything else."""
         reader = binary.Reader(data, _REQUEST, "A decryption request")
         run, parameters = reader.line(LONGEST_NAME), Parameters.from_text(reader.field(_LONGEST_PARAMETERS))
-        number = reader.number((1 << 32) - 1)
+        number, model = reader.number((1 << 32) - 1), bytes(reader.take(KEY_BYTES))
         keys = tuple(bytes(reader.take(KEY_BYTES)) for _ in range(reader.number(MOST_HOLDERS)))
         try:
-            round = Round(run=run, number=number, parameters=parameters, keys=keys)
+            round = Round(run=run, number=number, parameters=parameters, keys=keys, model=model)
         except ConfigurationError as error:
             raise FormatError(str(error)) from error
         pads = tuple(SealedPad.read(reader) for _ in range(reader.number(parameters.cohort)))

@@ -37,12 +37,15 @@ class Round:
     """Which sum a ciphertext is for: all of it is in every signature and every seal, so nothing fits another round.
 
     ``keys`` are the fingerprints of the key holders: of one; or of several, first of all that of whose lattice encrypts.
+    ``model`` is the SHA-256 of what everybody computed from, zeros where that is nothing: clients that were shown different
+    models are in no sum together, or those that were shown one which teaches nothing would be no crowd for the others.
     """
 
     run: str
     number: int
     parameters: Parameters
     keys: tuple[bytes, ...]
+    model: bytes = bytes(KEY_BYTES)
 
     def __post_init__(self) -> None:
         if not 0 < len(self.run.encode()) <= LONGEST_NAME or not 0 <= self.number < 1 << 32:
@@ -50,15 +53,18 @@ class Round:
                 f"A round has a run's name of at most {LONGEST_NAME} bytes and a number: found {self.run!r}, {self.number!r}."
             )
         count = len(self.keys)
-        if not 0 < len(set(self.keys)) == count <= MOST_HOLDERS or any(len(key) != KEY_BYTES for key in self.keys):
+        if not 0 < len(set(self.keys)) == count <= MOST_HOLDERS or any(
+            len(digest) != KEY_BYTES for digest in (self.model, *self.keys)
+        ):
             raise ConfigurationError(
-                f"A round has the fingerprints of 1 to {MOST_HOLDERS} different key holders: found {count}."
+                f"A round has the digest of a model, and the fingerprints of 1 to {MOST_HOLDERS} different key holders: found "
+                f"{len(self.model)} bytes and {count}."
             )
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over run, number, parameters and the key holders' keys."""
-        parts = (self.run.encode(), b"%d" % self.number, self.parameters.digest, *self.keys)
+        """SHA-256 over run, number, parameters, model and the key holders' keys."""
+        parts = (self.run.encode(), b"%d" % self.number, self.parameters.digest, self.model, *self.keys)
         return hashlib.sha256(b"koinon encrypted sum 1\n" + b"".join(map(field, parts))).digest()
 
     def text(self, purpose: bytes, client: str, content: bytes = b"") -> bytes:
