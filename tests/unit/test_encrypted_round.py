@@ -123,7 +123,7 @@ def test_a_key_holder_that_is_silent_or_says_something_else_is_waited_for(mailbo
             raise Refusal(503, "busy", "another")
         return good
 
-    own._holders.holders[0].sum = answer  # type: ignore[method-assign]
+    own._holders.holders[0].sum = answer  # type: ignore[assignment,method-assign]
     waited: list[str] = []
     assert own.decrypted(parts, lambda: False, waited.append) is not None
     assert len(waited) == 4
@@ -148,6 +148,21 @@ def test_what_the_key_holder_refuses_waits_until_somebody_is_sent_away(mailbox: 
     with pytest.raises(Waited, match="no crowd"):
         own.decrypted(few, lambda: False, never)
     assert own.decrypted(few, lambda: True, never) is None
+
+
+def test_a_key_holder_that_is_busy_may_be_answering_so_nothing_begins_anew(mailbox: Mailbox, keys: Keys) -> None:
+    tries: list[bytes] = []
+
+    def answer(body: bytes, most: int) -> bytes:
+        tries.append(body)
+        if len(tries) == 1:
+            raise Refusal(503, "busy", "another request is being answered")
+        return keys.answer(body)
+
+    own = begun(mailbox, keys, answer, 9)
+    waited: list[str] = []
+    assert own.decrypted(sent(own, keys), lambda: True, waited.append) is not None
+    assert len(waited) == 1
 
 
 def test_no_client_can_begin_a_round_anew(mailbox: Mailbox, keys: Keys) -> None:

@@ -123,7 +123,7 @@ class EncryptedRound:
             except Silent as error:
                 wait(str(error))
             except Refusal as error:
-                if error.code == "spoiled" or gone():
+                if error.code == "spoiled" or (error.code == "refused" and gone()):
                     _LOG.warning("round %d is asked for anew: %s", self._office.round, error)
                     return None
                 wait(str(error))
