@@ -14,4 +14,4 @@ def is_digest(text: str) -> bool:
 
 def is_writable(text: str) -> bool:
     """Return whether a text can be written as UTF-8: JSON can carry halves of letters, which cannot."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
