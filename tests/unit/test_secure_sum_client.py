@@ -382,6 +382,28 @@ def test_shares_that_are_missing_or_of_nobody_are_refused(change: Callable[[Deli
         scene.answer(change(Delivery.read(scene.letter, cohort)).to_bytes(cohort))
 
 
+def test_a_client_whose_neighbours_are_said_not_to_have_shared_masks_nothing() -> None:
+    """With few masks, all of them with members that are called dead later, its vector could be read."""
+    names = tuple(f"c{i:02}" for i in range(100))
+    terms, identities = replace(TERMS, layout=replace(LAYOUT, cohort=100)), Identities.of(names)
+    room = Room(terms, Floors(), identities, {})
+    room.begin(names)
+    room.step(Stage.SHARES)
+    cohort, state, letter = room.server.known, room.states["c07"], told(room, "c07")
+    assert isinstance(state, half.Shared) and cohort.degree == Degree(41, 31)
+    delivery, holders = Delivery.read(letter, cohort), state.own.holders(cohort, 7)
+    for gone, served in ((10, True), (11, False), (33, False)):
+        sharers = delivery.sharers - set(holders[:gone])
+        body = Delivery(sharers, {i: s for i, s in delivery.sealed.items() if i in sharers}).to_bytes(cohort)
+        if served:
+            assert isinstance(half.receive(state, body), Ready)
+        else:
+            with pytest.raises(
+                ProtocolError, match=f"{41 - gone} of those who hold shares of 'c07' have shared, and 31"
+            ):
+                half.receive(state, body)
+
+
 def test_a_round_that_comes_again_is_refused() -> None:
     scene = at(Stage.VECTORS)
     client = scene.state.client

@@ -199,6 +199,12 @@ def receive(state: Shared, body: bytes) -> Ready:
             f"{len(sharers) - 1 - len(senders)} members have shared, but their shares for us are missing."
         )
     client.floors.check_survivors(len(sharers), quorum(len(cohort)))
+    shared = len(sharers.intersection(state.own.holders(cohort, me)))
+    if shared < cohort.degree.threshold:  # this client has masks with these: the coordinator could choose them, or none
+        raise ProtocolError(
+            f"{shared} of those who hold shares of {client.party!r} have shared, and {cohort.degree.threshold} are needed: with "
+            "fewer masks than that its vector could be read. Nothing is masked; leave the round."
+        )
     pair, held = state.own.cipher, {}
     for sender in sorted(senders):
         plain = unseal(

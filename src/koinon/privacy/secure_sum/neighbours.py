@@ -103,8 +103,9 @@ def sparse_degree(
         threshold = max(threshold - 1, ceil(2 * neighbours / 3) if malicious else neighbours // 2)
         while threshold <= neighbours and not _safe(cohort, neighbours, threshold, assumptions, malicious):
             threshold += 1
-        if threshold <= neighbours and _recovers(cohort, neighbours, threshold, assumptions):
-            found = Degree(neighbours, threshold)
+        for found in (Degree(neighbours, t) for t in range(threshold, neighbours + 1)):
+            if not _recovers(cohort, neighbours, found.threshold, assumptions):
+                break
             if _connected(cohort, found, assumptions, malicious):
                 return found
     return None
@@ -126,15 +127,18 @@ def holds(cohort: int, degree: Degree, assumptions: Assumptions) -> bool:
 
 
 def separable(cohort: int, degree: Degree, assumptions: Assumptions) -> float:
-    """Return log2 of a bound on the probability that a malicious coordinator could split a sum of survivors.
+    """Return log2 of a bound on the probability that a malicious coordinator could open the sum of some survivors alone.
 
-    It would have to find, after the neighbours are drawn, a set S of honest survivors without an edge to the others, T.
-    For each s = |S| either bound serves: (i) each of S has t neighbours in S or corrupt, or its own mask stays; (ii) no
-    member of S has drawn one of T, nor one of T one of S. At least quorum - corrupt honest members survive. Every set
-    counts, whichever it likes best. With s = 1, (i) is the chance that t neighbours of some client are corrupt.
+    It would have to find, after the neighbours are drawn, a set S of honest survivors that have no mask with the others, R.
+    It says who is dead, keeps back from each of S the shares of those who have drawn it, and tells one of S that has not
+    signed the survivors that up to k - t of its neighbours have not shared. For each s = |S| either bound serves: (i) each of S
+    has 2t - k neighbours in S or corrupt, since t answer for its own mask and it was told of t; (ii) of R a signer in S has
+    drawn none, and another at most k - t. So many honest ones sign that R has quorum - corrupt less the signers in S.
+    Every set counts, whichever it likes best, up to three quarters of the honest members that must survive. With s = 1, (i)
+    is the chance that 2t - k neighbours of some client are corrupt.
     """
     n, k, t, corrupt = cohort, degree.neighbours, degree.threshold, assumptions.corrupt_of(cohort)
-    honest = n - corrupt
+    honest, stay = n - corrupt, quorum(n) - corrupt
     factorials = np.concatenate([[0.0], np.cumsum(np.log2(np.arange(1, n + 1)))])
 
     def choose(a: Array, b: Array) -> Array:
@@ -142,17 +146,20 @@ def separable(cohort: int, degree: Degree, assumptions: Assumptions) -> float:
         c = np.clip(b, 0, a)
         return np.where(inside, factorials[a] - factorials[c] - factorials[a - c], -inf)
 
-    def misses(others: Array) -> Array:
-        return choose(n - 1 - others, np.full_like(others, k)) - choose(np.array(n - 1), np.array(k))
+    def chance(marked: Array, least: int, most: int) -> Array:
+        """Return log2 of the chance that ``least`` to ``most`` of k neighbours are marked, for each number of marked."""
+        drawn = np.arange(max(0, least), most + 1)
+        ways = choose(marked[:, None], drawn) + choose(n - 1 - marked[:, None], k - drawn)
+        return np.minimum(0.0, np.logaddexp2.reduce(ways, axis=1) - choose(np.array(n - 1), np.array(k)))
 
-    s = np.arange(1, honest // 2 + 1)
-    rest = np.maximum(quorum(n) - corrupt - s, 1)
-    drawn = np.arange(t, k + 1)
-    from_s = choose(s[:, None] - 1 + corrupt, drawn) + choose(n - s[:, None] - corrupt, k - drawn)
-    closed = np.minimum(0.0, np.logaddexp2.reduce(from_s - choose(np.array(n - 1), np.array(k)), axis=1))
-    by_closed = choose(np.array(honest), s) + s * closed
-    by_missed = honest * log2(3) + s * misses(rest) + rest * misses(s)
-    return float(np.logaddexp2.reduce(np.minimum(by_closed, by_missed)))
+    s = np.arange(1, max(2, 3 * stay // 4 + 1))
+    by_closed = choose(np.array(honest), s) + s * chance(s - 1 + corrupt, 2 * t - k, k)
+    signers = np.arange(s[-1] + 1)
+    rest = np.maximum(stay - signers, 1)
+    all_missed = np.concatenate([[0.0], signers[1:] * chance(rest[1:], 0, 0)])
+    most_missed = np.maximum(chance(rest, 0, k - t), -n)  # bits enough, and 0 times it is 0
+    by_missed = [float(np.max(all_missed[: i + 1] + (i - signers[: i + 1]) * most_missed[: i + 1])) for i in s.tolist()]
+    return float(np.logaddexp2.reduce(np.minimum(by_closed, 2 * honest + np.array(by_missed))))
 
 
 def _safe(cohort: int, k: int, t: int, assumptions: Assumptions, malicious: bool) -> bool:

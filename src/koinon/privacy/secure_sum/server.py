@@ -157,7 +157,8 @@ def close(server: Server) -> tuple[Server, dict[str, bytes]]:
     cohort, survivors = server.known, server.survivors
     names = [cohort.names[i] for i in sorted(server.active)]
     if server.stage is Stage.VECTORS:
-        _check_recoverable(server)
+        _enough("survive", len(server.active), max(server.minimum, quorum(len(cohort))))
+        _check_recoverable(server, server.active)
         return replace(server, stage=Stage.AGREEMENT), dict.fromkeys(names, survivors.to_bytes(cohort))
     if server.stage is Stage.AGREEMENT:
         least = quorum(len(cohort))
@@ -224,6 +225,7 @@ def _with_cohort(server: Server) -> tuple[Server, dict[str, bytes]]:
 def _deliver(server: Server) -> tuple[Server, dict[str, bytes]]:
     cohort, sharers = server.known, frozenset(server.shares)
     _enough("share", len(sharers), max(server.minimum, quorum(len(cohort))))
+    _check_recoverable(server, sharers)  # a client masks with so many of them, or not at all
     inboxes: dict[int, dict[int, bytes]] = {member: {} for member in sharers}
     for sender, sealed in server.shares.items():
         for holder in sealed.keys() & sharers:
@@ -233,14 +235,13 @@ def _deliver(server: Server) -> tuple[Server, dict[str, bytes]]:
     return replace(server, stage=Stage.VECTORS, held=held), letters
 
 
-def _check_recoverable(server: Server) -> None:
+def _check_recoverable(server: Server, among: frozenset[int]) -> None:
     cohort, threshold = server.known, server.known.degree.threshold
-    _enough("survive", len(server.active), max(server.minimum, quorum(len(cohort))))
     for owner in server.shares:
-        left = len(server.holders(owner, server.active))
+        left = len(server.holders(owner, among))
         if left < threshold:
             raise ProtocolError(
-                f"{left} neighbours of {cohort.names[owner]!r} survive, and {threshold} are needed to open its masks. "
+                f"{left} neighbours of {cohort.names[owner]!r} are left, and {threshold} are needed to open its masks. "
                 "There is no result: more have gone missing than was assumed. Go on with the next round."
             )
 
