@@ -178,9 +178,10 @@ class Coordinator(RuleBasedStateMachine):
             assert self.state == before
 
     @precondition(lambda self: self.book is not None and self.book.asked)
-    @rule(least=st.integers(1, 3))
-    def from_now_on_nobody_else_is_of_use(self, least: int) -> None:
-        self.book.least, self.book.lapses = min(least, max(1, self.book.target)), True
+    @rule(more=st.integers(0, 2))
+    def from_now_on_nobody_else_is_of_use(self, more: int) -> None:
+        book = self.book
+        book.least, book.lapses = max(book.least, min(book.least + more, book.target)), True
         self.hand(c.Needed(self.book.least, lapses=True))
 
     @precondition(lambda self: self.book is None and self.sealed is None)
@@ -414,7 +415,8 @@ class Coordinator(RuleBasedStateMachine):
             assert answered < stage.target or not of_use, "as many as are wanted are enough"
             assert self.now < stage.deadline <= self.now + state.terms.longest
             assert any(at <= stage.deadline for at in self.wakes), "somebody will come and look"
-            assert self.waited_for(), "nobody waits when all have spoken"
+            failed = stage.of(Standing.FAILED) if stage.lapses else ()
+            assert self.waited_for() or failed, "nobody waits when all have spoken"
 
     @invariant()
     def nobody_who_is_here_is_forgotten(self) -> None:
@@ -625,3 +627,51 @@ def test_nothing_is_settled_without_the_client_that_all_are_measured_by() -> Non
     assert said == [c.Ask(("root",), 3)]
     _, said = commands(state, c.Answered("root", True), at=63.0)
     assert said == [c.Settle(("a", "b", "root"), {})]
+
+
+def test_what_nobody_else_can_mend_is_void_when_its_time_is_up() -> None:
+    state, _ = commands(TWO, *map(c.Present, "abc"), c.Open(("a", "b", "c")))
+    state, said = commands(state, c.Needed(3, lapses=True), c.Answered("a", True), c.Failed("b", "no space"), at=2.0)
+    assert said[-1] == c.Wake(60.0)
+    state, said = commands(state, c.Tick(), at=60.0)
+    assert said == [c.Void(("c", "b"), {"b": "failed: no space", "c": c.SILENT})]
+    assert state.present == {"a"}, "neither is counted on in the next round"
+    assert state.stage is None
+
+
+def test_judges_who_do_not_come_are_waited_for_once() -> None:
+    state, said = commands(TWO, *map(c.Present, "ab"), c.Open(("a", "b", "c"), least=3, lapses=True))
+    assert (said, state.held) == ([c.Wake(60.0)], True)
+    assert state.waits_for == "3 of the clients that were drawn: fewer are here"
+    _, said = commands(state, c.Tick(), at=60.0)
+    assert said == [c.Void((), {})]
+    _, said = commands(state, c.Present("c"), at=30.0)
+    assert said == [c.Ask(("a", "b", "c"), 3), c.Wake(90.0)]
+    _, said = commands(TWO, *map(c.Present, "ab"), c.Open(("a", "b"), least=3, lapses=True))
+    assert said == [c.Void((), {})], "there is nobody to wait for"
+
+
+def test_a_settled_sum_is_opened_in_time_or_void() -> None:
+    state, _ = commands(TWO, *map(c.Present, "abc"))
+    state, said = commands(state, c.Sealed("agreement", ("a", "b")))
+    assert said == [c.Wake(60.0)]
+    assert state.waits_for == "2 clients to open the sum of the updates"
+    state, said = commands(state, c.Sealed("unmasking", ("b", "c")), at=50.0)
+    assert said == [c.Wake(110.0)], "each step has its time"
+    opened, said = commands(state, c.Unsealed(), at=109.0)
+    assert (said, opened.seal) == ([], None)
+    state, said = commands(state, c.Tick(), at=110.0)
+    assert said == [c.Void(("b", "c"), {"b": c.SILENT, "c": c.SILENT})]
+    assert state.present == {"a"}
+
+
+def test_nobody_is_asked_before_those_are_back_for_want_of_whom_rounds_were_void() -> None:
+    open_ = c.Open(("a", "b", "c"), awaited={"a": "lyon", "d": "nice"})
+    state, said = commands(TWO, *map(c.Present, "abc"), open_)
+    assert (said, state.held) == ([], True)
+    assert state.waits_for.startswith("lyon, nice: without them")
+    waiting, said = commands(state, c.Present("d"))
+    assert said == []
+    for event in (c.Present("a"), c.Resume(), c.Revoked("a")):
+        _, said = commands(waiting, event)
+        assert isinstance(said[0], c.Ask), event
