@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import koinon as kn
 from koinon.core.types import Purpose
 from koinon.errors import ProtocolError
 from koinon.fleet.keyholder.office import Office
+from koinon.fleet.participant.encrypted import Seal
+from koinon.fleet.participant.secure_sum import Place
 from koinon.fleet.wire.encrypted_terms import ATTEMPTS, round_of
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import OwnKey
@@ -78,3 +81,13 @@ def test_a_key_that_decrypts_the_sums_of_fewer_clients_than_the_app_wants_is_ref
     with pytest.raises(ProtocolError, match="adds up at least 4 clients, and a key holder decrypts sums of 3"):
         asked(office, 0, least=4)
     asked(office, 0, least=2)
+
+
+def test_a_participants_floor_is_the_keys(office: Office) -> None:
+    """A coordinator may say that a hundred are asked, and have three of them added up."""
+    key, step = office.public.to_bytes(), kn.Encrypted(key=office.public.fingerprint.hex(), fraction_bits=10)
+    algorithm, place = kn.fedavg(channel=(kn.Clip(1.0), step)), Place("r", 1, Purpose.TRAIN, 0)
+    connection: Any = SimpleNamespace(size=lambda name: len(key), download=lambda name, size: key)
+    Seal(connection, PARTIES[0], 3).opened(algorithm, place, MODEL, 100)
+    with pytest.raises(ProtocolError, match="sums of 3 clients, and this participant's floor is 4"):
+        Seal(connection, PARTIES[0], 4).opened(algorithm, place, MODEL, 100)

@@ -9,7 +9,7 @@ import numpy as np
 from koinon.channel.encrypted import encrypted_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.types import Payload
-from koinon.errors import FormatError
+from koinon.errors import FormatError, ProtocolError
 from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.secure_sum import Place
 from koinon.fleet.wire.encrypted_terms import CIPHERTEXTS, PAD, round_of
@@ -23,10 +23,14 @@ _LARGEST_KEY = 1 << 18
 
 
 class Seal:
-    """Encrypts for the key holders; their public keys come by way of the coordinator, and their fingerprints are the app's."""
+    """Encrypts for the key holders; their public keys come by way of the coordinator, and their fingerprints are the app's.
 
-    def __init__(self, connection: Connection, key: OwnKey) -> None:
-        self._connection, self._own = connection, key
+    ``cohort`` is the fewest clients with which this participant is added up: a coordinator's word for how many there are is
+    no help, so the keys have to say it.
+    """
+
+    def __init__(self, connection: Connection, key: OwnKey, cohort: int) -> None:
+        self._connection, self._own, self._cohort = connection, key, cohort
         self._holders: tuple[PublicKey, ...] = ()
 
     def opened(self, algorithm: Algorithm, place: Place, value: Tree, cohort: int) -> Callable[[Payload], Payload]:
@@ -38,6 +42,11 @@ class Seal:
         holders, room = self._holders, step.figures
         at = (algorithm, place.run, place.round, place.purpose, place.attempt)
         round = round_of(*at, value=value, cohort=cohort, keys=holders)
+        if (floor := min(key.floor for key in holders)) < self._cohort:
+            raise ProtocolError(
+                f"A key holder decrypts sums of {floor} clients, and this participant's floor is {self._cohort}: no round would "
+                f"keep to it. Ask for a key of koinon keyholder --floor {self._cohort}, or lower --minimum-cohort."
+            )
 
         def seal(sent: Payload) -> Payload:
             numbers = flat(sent.value), int(sent.weight), flat_figures(sent.metrics, room).tolist()

@@ -43,15 +43,19 @@ class Made:
 
 
 class Maker:
-    """Makes the updates of one participant in one run; ``sums`` carries the messages of its secure sums."""
+    """Makes the updates of one participant in one run; ``sums`` carries the messages of its secure sums.
+
+    ``cohort`` is the fewest clients with which it lets its update be added up.
+    """
 
     def __init__(
-        self, training: FederatedTraining, engine: Engine, keep: Keep, connection: Connection, sums: SecureSums, run: str
+        self, training: FederatedTraining, engine: Engine, keep: Keep, connection: Connection, sums: SecureSums, run: str,
+        cohort: int = 1,
     ) -> None:  # fmt: skip
         self._training, self._engine, self._keep = training, engine, keep
         self._connection, self._sums, self._run = connection, sums, run
         self._model: tuple[str, Tree] = ("", None)
-        self._seal = Seal(connection, keep.key)
+        self._seal = Seal(connection, keep.key, cohort)
 
     def made(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
         """Return what is asked for; None if it is not waited for any more, which ``still`` says.

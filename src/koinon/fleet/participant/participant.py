@@ -213,7 +213,7 @@ class Participant:
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         floors = part.floors
         sums = SecureSums(self._connection, self._keep, self._enrolled.client, floors.cohort, floors.roster)
-        self._maker = Maker(part.training, part.engine, self._keep, self._connection, sums, self._run)
+        self._maker = Maker(part.training, part.engine, self._keep, self._connection, sums, self._run, floors.cohort)
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()
         self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
