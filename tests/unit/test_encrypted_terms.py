@@ -11,7 +11,7 @@ import pytest
 
 import koinon as kn
 from koinon.core.types import Purpose
-from koinon.errors import ProtocolError
+from koinon.errors import ClientError, ProtocolError
 from koinon.fleet.keyholder.office import Office
 from koinon.fleet.participant.encrypted import Seal
 from koinon.fleet.participant.secure_sum import Place
@@ -91,3 +91,17 @@ def test_a_participants_floor_is_the_keys(office: Office) -> None:
     Seal(connection, PARTIES[0], 3).opened(algorithm, place, MODEL, 100)
     with pytest.raises(ProtocolError, match="sums of 3 clients, and this participant's floor is 4"):
         Seal(connection, PARTIES[0], 4).opened(algorithm, place, MODEL, 100)
+
+
+@pytest.mark.parametrize(
+    ("weight", "figure", "why"),
+    [(31_337, 0.0, "its weight is no"), (1, 3.1337e30, "a metric sum is"), (1, -3.1337e30, "sum is")],
+)
+def test_what_a_client_refuses_says_nothing_of_its_numbers(
+    office: Office, weight: int, figure: float, why: str
+) -> None:
+    """Its coordinator hears why, and has chosen the model that these numbers are of."""
+    round, party = asked(office, 0), PARTIES[0]
+    with pytest.raises(ClientError, match=why) as refused:
+        encrypted(round, [office.public], party.public.text, (UPDATES[0], weight, (figure,)), party.sign)
+    assert "1337" not in str(refused.value)

@@ -67,9 +67,7 @@ class Packed:
                 f"{parameters.figures} were agreed on: it trained another model"
             )
         if type(weight) is not int or not 0 <= weight <= parameters.largest_weight:
-            raise self._refused(
-                f"its weight {weight!r} is no whole number up to {parameters.largest_weight}, the agreed cap"
-            )
+            raise self._refused(f"its weight is no whole number up to {parameters.largest_weight}, the agreed cap")
         self._factor = np.float32(weight) * np.float32(2.0**parameters.scale)
         self._tail = _digits([weight, *map(self._figure, figures)], parameters)
 
@@ -107,10 +105,13 @@ class Packed:
         scaled = float(figure) * FIGURE_SCALE
         most = 2.0 ** (INTEGER_BITS - 1) / self._parameters.cohort
         if not abs(scaled) < most:
-            raise self._refused(f"a metric sum is {figure}, and up to {most / FIGURE_SCALE:g} can be summed")
+            raise self._refused(
+                f"a metric sum is not finite, or above {most / FIGURE_SCALE:g}, up to which there is room"
+            )
         return round(scaled)
 
     def _refused(self, why: str) -> ClientError:
+        """Return an error that says nothing of the numbers: the coordinator, whose model they are of, hears it."""
         return ClientError(f"{self._client} cannot encrypt its update: {why}.", client=self._client, stage="encrypt")
 
 
