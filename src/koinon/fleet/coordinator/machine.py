@@ -312,7 +312,7 @@ def _retry(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command
     again = [*silent, *stage.of(Standing.FAILED), *_others(state, stage)]
     if stage.lapses and (stage.attempt > state.terms.retries or not again):
         assert stage.deadline is not None, "what lapses has a time when it does"
-        late = not again or now >= stage.deadline  # until then who has failed may mend it
+        late = now >= stage.deadline or not stage.of(Standing.FAILED)  # until then who has failed may mend it
         return _void(state, stage) if late else (state, (Wake(stage.deadline),))
     if stage.attempt > state.terms.retries or not again:
         return _advance(replace(state, stage=replace(stage, deadline=None)), now)
