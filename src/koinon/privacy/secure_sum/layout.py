@@ -124,7 +124,7 @@ class Layout:
         """Return the vector of zeros with its weight and sums, all of it checked."""
         if not (isinstance(weight, int) and 1 <= weight <= self.largest_weight):
             raise ProtocolError(
-                f"A weight of 1 to {self.largest_weight:,} fits into this sum; found {weight!r}. "
+                f"A weight of 1 to {self.largest_weight:,} fits into this sum, and this client's is none. "
                 "Lower this client's weight (uniform weights weigh 1), or agree on a larger one before the run."
             )
         if shape != (self.numbers,) or np.shape(sums) != (self.sums,):
@@ -160,9 +160,10 @@ def _convert(update: Array, factor: np.float32, most: int, into: Array) -> None:
 
 
 def _within(real: Array, most: int, what: str) -> None:
+    """Raise ProtocolError for a number that does not fit. It is not told: the coordinator, who chose the model, hears why."""
     largest = max(float(real.max()), -float(real.min())) if real.size else 0.0
     if not largest <= most:  # also where it is not a number
         raise ProtocolError(
-            f"A {what} is {largest:g} steps of the fixed point, and {most:,} is this client's share of the sum. "
+            f"A {what} is not finite, or above {most:,} steps of the fixed point, this client's share of the sum. "
             "Lower the learning rate, or put Clip into the channel."
         )
