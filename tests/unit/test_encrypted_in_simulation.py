@@ -74,6 +74,6 @@ def test_it_hides_once() -> None:
 def test_its_protection_is_that_of_the_page() -> None:
     step = kn.Encrypted(key=KEY)
     assert "honest but curious one only" in step.protection(roster=False)
-    assert "learns no update, whatever it does: only sums of at least 3 clients" in step.protection(roster=True)
+    assert "is shown no update, whatever it does: only sums of at least 3 clients" in step.protection(roster=True)
     for roster in (True, False):
         assert "Coordinator and key holder together learn every update." in step.protection(roster=roster)

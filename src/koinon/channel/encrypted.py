@@ -27,7 +27,7 @@ class Encrypted(HiddenSum):
     fingerprints of all: no sum is known without each of them, and no update unless all work together with the
     coordinator. Numbers are cut to multiples of ``2**-fraction_bits``, towards 0, so
     that no norm grows. Weights are whole numbers up to ``largest_weight``: a client that weighs more does not take part. Fewer
-    than ``least`` clients are never added up, nor fewer than the key holder's own floor. Small weights and fewer bits let
+    than ``least`` clients are never added up: a key whose own floor is lower is refused. Small weights and fewer bits let
     several numbers share a coefficient, and updates be shorter (Fan and Vercauteren, ePrint 2012/144). In simulation nothing
     is encrypted: the very sum that the key holder would decrypt is computed, and figures of single clients are dropped.
     """

@@ -10,7 +10,7 @@ def statement(floor: int, signed_list: bool, holders: int = 1) -> tuple[str, ...
     Several ``holders`` share each sum, which is experimental.
     """
     crowd = (
-        f"The coordinator learns no update, whatever it does: only sums of at least {floor} clients, one a round."
+        f"The coordinator is shown no update, whatever it does: only sums of at least {floor} clients, one in a round of a run."
         if signed_list
         else "The coordinator can invent clients, so this protects from an honest but curious one only."
     )
@@ -23,6 +23,12 @@ def statement(floor: int, signed_list: bool, holders: int = 1) -> tuple[str, ...
         if holders == 1
         else f"Coordinator and all {holders} key holders together learn every update; without one of them, none.",
         f"A sum says something about each client in it; clients that tell the coordinator theirs count among the {floor}.",
+        "Two sums over one model that differ by a client are its update: the coordinator says who is in rounds and runs.",
+        *(
+            ()
+            if holders > 1
+            else ("A key holder hears of two when a round is begun anew without somebody, as after a revoke.",)
+        ),
         "A client can spoil a sum, unseen, with numbers that do not fit; a key holder can falsify one.",
         "The coordinator can leave clients out, and falsify the model that it makes of a sum.",
         *(() if holders == 1 else (f"Sums that {holders} key holders share are experimental.",)),
