@@ -136,13 +136,14 @@ def test_a_stranger_in_the_cohort_is_refused() -> None:
         scene.answer(changed(scene, stranger))
 
 
-def test_keys_of_another_round_run_or_roster_are_refused() -> None:
+def test_keys_of_another_round_run_roster_or_model_are_refused() -> None:
     scene = at(Stage.KEYS)
     for other in (
         replace(TERMS, round=2),
         replace(TERMS, attempt=1),
         replace(TERMS, run="lung"),
         replace(TERMS, roster=b"r" * 32),
+        replace(TERMS, model=b"m" * 32),
         replace(TERMS, assumptions=Assumptions(corrupt=0.0)),
         replace(TERMS, layout=replace(LAYOUT, largest_weight=9)),
     ):

@@ -20,16 +20,18 @@ from koinon.privacy.secure_sum.layout import Layout, Total
 from koinon.privacy.secure_sum.messages import Cohort
 from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors
 from koinon.privacy.secure_sum.ring import Vector
-from koinon.privacy.secure_sum.terms import NO_ROSTER, Terms
+from koinon.privacy.secure_sum.terms import NO_MODEL, NO_ROSTER, Terms
 from koinon.tree import Array, Tree
 
 
 def terms_of(
-    algorithm: Algorithm, run: str, round: int, purpose: Purpose, attempt: int, *, value: Tree, cohort: int, roster: bytes = NO_ROSTER
+    algorithm: Algorithm, run: str, round: int, purpose: Purpose, attempt: int, *, value: Tree, cohort: int, roster: bytes = NO_ROSTER,
+    model: bytes = NO_MODEL,
 ) -> Terms:  # fmt: skip
     """Return the terms of one attempt at the sum of a stage.
 
-    ``value`` has the shape of an update, ``cohort`` is the round's, ``roster`` the digest of who may take part.
+    ``value`` has the shape of an update, ``cohort`` is the round's, ``roster`` the digest of who may take part, ``model``
+    that of what is sent to be trained or judged.
     """
     step, bound = secure_sum_of(algorithm), algorithm.wires()[-1][1].l2_bound
     assert step is not None and bound is not None, "the step's own check refuses what is unbounded"
@@ -54,6 +56,7 @@ def terms_of(
         attempt=attempt,
         layout=layout,
         roster=roster,
+        model=model,
         assumptions=assumptions,
         noise=0.0 if noise is None else noise.multiplier,
     )

@@ -86,7 +86,7 @@ class FleetRuntime:
         least = _least(aggregator) if train and job.cohort else 1
         cohort = max(job.cohort, least)  # others take part where a draw is too small for the aggregator
         newcomers = train and not self._private  # who is drawn is what is accounted
-        secure = self._secure(plan, job, cohort)
+        secure = self._secure(plan, job, cohort, blob)
         expected = self._expect(plan, job) if secure is None else self._expect_hidden(plan, secure)
         essential = (self._run.wait_for_named(aggregator.trusted),) if train and isinstance(aggregator, Rooted) else ()
         if secure is not None:  # masks know who is asked
@@ -158,7 +158,7 @@ class FleetRuntime:
     def _any_revoked(self, clients: set[str]) -> bool:
         return bool(self._run.snapshot()[0].revoked & clients)
 
-    def _secure(self, plan: Plan, job: Job, cohort: int) -> SecureRound | EncryptedRound | None:
+    def _secure(self, plan: Plan, job: Job, cohort: int, blob: str) -> SecureRound | EncryptedRound | None:
         """Return this stage's secure or encrypted sum, where the channel has one."""
         office = self._office(job.round, job.purpose)
         encrypted = encrypted_round(office, plan.algorithm, job, cohort, self._rest)
@@ -168,7 +168,12 @@ class FleetRuntime:
         step = secure_sum_of(plan.algorithm)
         if step is None:
             return None
-        known = {"value": job.broadcast, "cohort": job.cohort, "roster": _digest(office.roster)}
+        known = {
+            "value": job.broadcast,
+            "cohort": job.cohort,
+            "roster": _digest(office.roster),
+            "model": bytes.fromhex(blob),
+        }
         terms = partial(terms_of, plan.algorithm, self._run.key, job.round, job.purpose, **known)
         return SecureRound(office, terms, step.least)
 

@@ -92,7 +92,7 @@ class Maker:
         value = self._fetched(work["model"], int(work["bytes"]))
         terms = terms_of(
             self._training.plan.algorithm, self._run, place.round, place.purpose, place.attempt, value=value, cohort=work["cohort"],
-            roster=bytes.fromhex(work["roster"]),
+            roster=bytes.fromhex(work["roster"]), model=bytes.fromhex(work["model"]),
         )  # fmt: skip
         state, name = self._sums.prepared(place, terms, still), digest(f"{place} {work['model']}".encode())
         kept = self._keep.noisy(self._run, place.round, name)

@@ -62,6 +62,11 @@ class SecureSums:
             self._give_up(place.run)
             self.write(place, state)
             self._post(place, Stage.KEYS, said)
+        elif not isinstance(state, Masked) and state.terms != terms:
+            raise ProtocolError(
+                f"Attempt {place.attempt} at round {place.round} was begun here for another model, roster or cohort. It is not begun "
+                "twice: leave the round."
+            )
         elif isinstance(state, Advertised):  # a crash may have kept back what it says here, and below
             self._post(place, Stage.KEYS, self._keys_again(state))
         for stage in (Stage.KEYS, Stage.SHARES):

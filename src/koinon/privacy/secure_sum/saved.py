@@ -74,7 +74,8 @@ def _client(found: Mapping[str, Any]) -> Client:
 
 def _terms(found: Mapping[str, Any]) -> Terms:
     parts = {"layout": Layout(**found["layout"]), "assumptions": Assumptions(**found["assumptions"])}
-    return Terms(**{**found, **parts, "roster": b64decode(found["roster"])})
+    digests = {name: b64decode(found[name]) for name in ("roster", "model")}
+    return Terms(**{**found, **parts, **digests})
 
 
 def _cohort(found: Mapping[str, Any]) -> Cohort:

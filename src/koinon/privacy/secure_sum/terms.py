@@ -13,6 +13,8 @@ from koinon.privacy.secure_sum.wire import DIGEST_BYTES, Kind, header, number, t
 
 NO_ROSTER = bytes(DIGEST_BYTES)
 """Stands for a cohort that nobody but the coordinator has chosen: it protects against a curious one only."""
+NO_MODEL = bytes(DIGEST_BYTES)
+"""Stands for a model that nobody was sent, as in a simulation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,10 @@ class Terms:
     """One attempt at one sum: the same on both sides, from the app and the task, never negotiated.
 
     ``round`` counts from 1, ``attempt`` from 0. ``roster`` is the digest of the list of who may take part, ``noise`` the
-    multiplier of the noise that clients add themselves, 0 where they add none.
+    multiplier of the noise that clients add themselves, 0 where they add none. ``model`` is the digest of what was sent to
+    be trained or judged: a coordinator that sends one client another model than the rest, say one whose updates are all 0, would
+    read that client's update in the sum (Pasquini et al., "Eluding Secure Aggregation in Federated Learning via Model
+    Inconsistency", CCS 2022).
     """
 
     run: str
@@ -28,15 +33,15 @@ class Terms:
     layout: Layout
     attempt: int = 0
     roster: bytes = NO_ROSTER
+    model: bytes = NO_MODEL
     assumptions: Assumptions = field(default_factory=Assumptions)
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (
-            self.run and 1 <= self.round < 2**32 and 0 <= self.attempt < 2**32 and len(self.roster) == DIGEST_BYTES
-        ):
+        whole = 1 <= self.round < 2**32 and 0 <= self.attempt < 2**32
+        if not (self.run and whole and len(self.roster) == len(self.model) == DIGEST_BYTES):
             raise ConfigurationError(
-                f"A run's name, a round from 1, an attempt from 0 and a roster's digest are needed; found {self!r}."
+                f"A run's name, a round from 1, an attempt from 0 and digests of a roster and a model are needed; found {self!r}."
             )
 
     def digest(self) -> bytes:
@@ -54,6 +59,7 @@ class Terms:
             b"".join(number(value) for value in (*numbers, layout.cohort, layout.largest_weight)),
             texts(repr(float(value)) for value in figures),
             self.roster,
+            self.model,
             texts([repr(float(self.noise))]) if self.noise else b"",
         )
 
