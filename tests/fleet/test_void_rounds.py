@@ -151,3 +151,31 @@ def test_after_three_void_rounds_the_run_rests_and_says_for_whom(tmp_path: Path)
             if client["name"] in ("nice", "tours"):
                 fleet.admin("POST", f"/v1/admin/clients/{client['client']}/revoke", {})
         fleet.until("nobody is waited for but new ones", lambda: "2 more clients" in str(fleet.run()["waits_for"]), 60)
+
+
+def test_two_cannot_judge_under_masks_here_as_in_simulation(tmp_path: Path) -> None:
+    few = {"SIZES": "1 8 1 7 1 1", "HERE": "6"}
+    why = "SecureSum() adds up at least 3 clients, and 2 hold examples out: nobody judges the model"
+    with Fleet(tmp_path, APP, serve=("--stay",), environment=few) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name)
+        assert fleet.finishes(60) == simulated(APP, tmp_path, (), few)
+        run, said = fleet.run(), fleet.coordinator.said()
+    assert [row.get("void") for row in run["history"]] == [None, None, {"evaluate": why}] * 2
+    assert said.count(why) == 1
+
+
+@pytest.mark.slow
+def test_a_judge_that_is_gone_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    with Fleet(tmp_path, APP, serve=("--stay",), environment={"SIZES": "1 8 1 7 1 9", "LONGEST": "3"}) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name)
+        fleet.reaches(2, 60)
+        fleet.participants["tours"].kill()
+        fleet.finishes(120)
+        history = fleet.run()["history"]
+    why = "too few were here before the sum was opened, which takes 3 clients: nothing of it is known"
+    assert history[-1]["void"] == {"evaluate": why}
+    assert not any("train" in row.get("void", {}) for row in history)
