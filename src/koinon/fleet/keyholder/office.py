@@ -27,6 +27,10 @@ from koinon.privacy.secure_sum.roster import Roster
 
 SECRET, PUBLIC = "secret.key", "public.key"
 _ANSWERED, _RELEASED = "answered.json", "released.json"
+_RESTORE = (
+    "Restore the whole folder, if there is a copy from after the last sum: an older one would let out second sums. Else make "
+    "new keys in another folder."
+)
 Found = TypeVar("Found")
 _Decide: TypeAlias = Callable[[Request, Answered, Callable[[Answered], None]], Found]
 
@@ -141,18 +145,14 @@ def _released(folder: Path) -> dict[str, int]:
     try:
         return {str(run): int(number) for run, number in json.loads(_read(folder / _RELEASED)).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(
-            f"{folder / _RELEASED} cannot be read ({error!r}). Restore the whole folder from a copy, or make new keys in another."
-        ) from error
+        raise StoreError(f"{folder / _RELEASED} cannot be read ({error!r}). {_RESTORE}") from error
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be read ({error.strerror}). Restore the whole folder from a copy, or make new keys in another."
-        ) from error
+        raise StoreError(f"{path} cannot be read ({error.strerror}). {_RESTORE}") from error
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -99,8 +99,8 @@ class Answered:
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(
-                f"What a key holder has decrypted cannot be read ({error!r}). Restore it from a copy; without it the holder "
-                "would decrypt a second sum of a round, so make a new key instead."
+                f"What a key holder has decrypted cannot be read ({error!r}). Without it, or by an older copy of it, the "
+                "holder would decrypt a second sum of a round: restore one from after the last sum, or make a new key."
             ) from error
 
 
