@@ -31,6 +31,21 @@ scenario("everything of a run is shown", async () => {
   await picture(page, "desktop");
 });
 
+scenario("what has no result is said once, with its rounds", async () => {
+  const [few, gone] = ["2 hold examples out: nobody judges the model", "nice fell silent before the sum was opened"];
+  const history = Array.from({ length: 12 }, (_, i) => record(i + 1, { void: { evaluate: few, ...(i === 4 ? { train: gone } : {}) } }));
+  const page = await watching({}, status(run({ history })));
+  const rows = await page.getByRole("table", { name: "2 reasons" }).getByRole("row").allInnerTexts();
+  assert.deepEqual(rows.map((row) => row.split(/\s*\t\s*/)), [["rounds", "of what", "reason"],
+    ["1, 2, 3, 4, 5, 6, 7, 8 and 4 more", "evaluation", few], ["5", "training", gone]]);
+  await page.getByText("Every round's figures").click();
+  assert.equal(await page.getByRole("columnheader", { name: "void" }).count(), 0, "it is no figure");
+  await page.close();
+  const other = await watching();
+  assert.equal(await other.getByText("Without a result").isVisible(), false);
+  assert.deepEqual(page.complaints, []);
+});
+
 scenario("time goes on between two statuses", async () => {
   const page = await watching({ clock: true });
   await page.clock.runFor(10000);
@@ -82,7 +97,7 @@ function hostileStatus() {
   const clients = HOSTILE.map((name, i) => client(name, { client: `c-${i}${name}`, standing: name, last_error: name, train_examples: name }));
   const reasons = JSON.parse(`{"__proto__": "a reason", "${"y".repeat(300)}": "late"}`);
   const figures = Object.fromEntries(HOSTILE.map((name) => [`accuracy ${name}`, 0.5]));
-  const history = [1, 2].map((i) => ({ ...record(i), ...figures, lost: reasons, refused: { [HOSTILE[0]]: HOSTILE[0] } }));
+  const history = [1, 2].map((i) => ({ ...record(i), ...figures, lost: reasons, void: { train: HOSTILE[i], [HOSTILE[0]]: HOSTILE[0] }, refused: { [HOSTILE[0]]: HOSTILE[0] } }));
   const bad = HOSTILE.slice(0, 6).map((name, i) => run({ run: `r${i}${name}`, name, algorithm: name, app: name, waits_for: name,
     history: i ? [] : history, clients: i ? [] : clients, open: { round: name, purpose: name, asked: 3, arrived: name, attempt: 1, seconds_left: name } }));
   const parties = HOSTILE.map((name, i) => party(name, { client: `c-${i}${name}`, kind: name }));
