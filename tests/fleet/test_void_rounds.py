@@ -179,3 +179,29 @@ def test_a_judge_that_is_gone_is_not_waited_for_for_ever(tmp_path: Path) -> None
     why = "too few were here before the sum was opened, which takes 3 clients: nothing of it is known"
     assert history[-1]["void"] == {"evaluate": why}
     assert not any("train" in row.get("void", {}) for row in history)
+
+
+@pytest.mark.slow
+def test_a_round_is_finished_as_it_was_drawn_though_more_have_joined_before_a_restart(tmp_path: Path) -> None:
+    """What is masked is agreed on for so many: with another number no key of the round would be right any more."""
+    with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "3", "LONGEST": "60"}) as fleet:
+        fleet.serve()
+        for name in NAMES[:2]:
+            fleet.join(name)
+        joined(fleet, 2)
+        third = fleet.join(NAMES[2])
+        fleet.until("it is there", lambda: len(fleet.run()["clients"]) == 3, 60)
+        third.signal(signal.SIGSTOP)
+        fleet.until("a round waits for it", lambda: (fleet.run()["open"] or {}).get("attempt") == 1, 20)
+        before = fleet.rounds()
+        fleet.join(NAMES[3])
+        joined(fleet, 4)
+        assert fleet.rounds() == before
+        fleet.coordinator.kill()
+        fleet.serve()
+        third.signal(signal.SIGCONT)
+        fleet.finishes(120)
+        history = fleet.run()["history"]
+    assert not any("void" in row or row["lost"] for row in history)
+    assert history[before]["cohort"] == 3
+    assert history[-1]["cohort"] == 4

@@ -1,0 +1,71 @@
+"""How many rounds in a row came to nothing, for want of whom, what is said of it, and what is written."""
+
+import json
+from functools import reduce
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from koinon.core.events import RoundRecord
+from koinon.core.types import Purpose
+from koinon.fleet.coordinator import tables
+from koinon.fleet.coordinator.ledger import Ledger, StageRow
+from koinon.fleet.coordinator.machine import SILENT
+from koinon.fleet.coordinator.store import FleetStore
+from koinon.fleet.coordinator.voids import Voids, void_reason
+from koinon.fleet.service.rounds import Rounds
+
+GOOD = RoundRecord(1, 3, {}, {}, 0.1, lost={"nice": SILENT})
+VOID = RoundRecord(2, 3, {}, {}, 0.1, lost={"nice": SILENT, "lyon": "void", "rome": "late"}, void={"train": "void"})
+UNJUDGED = RoundRecord(3, 3, {}, {}, 0.1, lost={"nice": SILENT}, void={"evaluate": "too few"})
+
+
+def after(*records: RoundRecord) -> Voids:
+    return reduce(Voids.after, records, Voids())
+
+
+def test_three_in_a_row_are_too_many() -> None:
+    assert after(VOID, VOID).awaited == ()
+    assert after(VOID, VOID, VOID).awaited == ("nice",)
+    assert after(VOID, VOID, VOID, VOID).awaited == ("nice",)
+    assert after(VOID, VOID, GOOD, VOID) == Voids(1, ("nice",))
+    assert after(VOID, VOID, VOID, UNJUDGED) == Voids(), "an evaluation without a result does not make a round void"
+
+
+def test_what_is_said_names_five() -> None:
+    six = [f"site-{i}" for i in range(6)]
+    assert void_reason(six, 7).startswith(
+        "site-0, site-1, site-2, site-3, site-4 and 1 more fell silent before the sum"
+    )
+    assert (
+        void_reason([], 3)
+        == "too few were here before the sum was opened, which takes 3 clients: nothing of it is known"
+    )
+
+
+def test_why_nobody_judges_is_news_once() -> None:
+    rounds = Rounds([UNJUDGED])
+    again, other = (
+        RoundRecord(i, 3, {}, {}, 0.1, void={"evaluate": why}) for i, why in ((4, "too few"), (6, "others"))
+    )
+    assert rounds.add(again) is None
+    assert rounds.add(RoundRecord(5, 3, {}, {}, 0.1)) is None
+    assert rounds.add(other) == "others"
+    assert [row.get("void") for row in rounds.shown()] == [{"evaluate": "too few"}] * 2 + [None, {"evaluate": "others"}]
+
+
+def test_a_stage_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    with FleetStore.open(tmp_path) as store:
+        ledger = Ledger(store, "r-1")
+        for row in (
+            StageRow("model", ("a", "b"), 2, None, {}),
+            StageRow("model", ("a", "b"), 2, None, {}, drawn=("a", "b", "c")),
+            StageRow("model", ("a", "b"), 0, (), {"a": "void", "b": SILENT}, "void", ("a", "b", "c")),
+            StageRow("model", (), 0, (), {}, "void"),
+        ):
+            ledger.write_stage(3, Purpose.TRAIN, row)
+            assert ledger.stage(3, Purpose.TRAIN) == row
+        with store.transaction() as rows:  # as it was before there were void stages
+            old = {"asked": json.dumps(["a"]), "settled": json.dumps({"clients": ["a"], "lost": {}})}
+            rows.execute(sa.update(tables.stages).values(**old))
+        assert ledger.stage(3, Purpose.TRAIN) == StageRow("model", ("a",), 0, ("a",), {})
