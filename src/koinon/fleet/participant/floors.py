@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError
+from koinon.privacy.hiding import Hiding
 from koinon.privacy.secure_sum.roster import Roster
 
 
@@ -17,6 +18,10 @@ class Floors:
     norm: float | None = None  # the largest norm an update may have after the channel; None: any
     noise: bool = False  # whether the channel must add noise
     roster: Roster | None = None  # who may be in a secure sum with it
+
+    def least(self, step: Hiding | None) -> int:
+        """Return the fewest clients with which an update is added up: this floor, or what the app itself asks for if that is more."""
+        return self.cohort if step is None else max(self.cohort, step.least)
 
     def check(self, wire: Wire) -> None:
         """Raise CompositionError if the channel does not keep to the floors."""

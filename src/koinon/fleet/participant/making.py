@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine
 from koinon.core.types import Job, Payload, Purpose
+from koinon.errors import FleetError, KoinonError, StoreError
 from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.encrypted import Seal
 from koinon.fleet.participant.keep import Keep
@@ -40,6 +42,10 @@ class Made:
     pieces: list[Any]
     weight: int
     state: Tree
+
+
+class Unfit(KoinonError):
+    """An update that cannot be hidden. Why is for this participant's own eyes: it tells of the update, or of its weight."""
 
 
 class Maker:
@@ -100,9 +106,10 @@ class Maker:
             return None if state is None or kept is None else Made([kept], 1, {})
         vector = terms.layout.zero()
         if kept is None:
-            sent, own = self._computed(work)
-            encoding = Encoding(self._training.plan.algorithm, terms, state.cohort)
-            vector = encoding.vector(sent, os.urandom(KEY_BYTES))
+            with _unfit():
+                sent, own = self._computed(work)
+                encoding = Encoding(self._training.plan.algorithm, terms, state.cohort)
+                vector = encoding.vector(sent, os.urandom(KEY_BYTES))
             after = self._sums.masked(state, vector)
             shapes = {metric: np.zeros(np.shape(sums)) for metric, sums in sent.metrics.items()}
             hidden = Payload({BODY: narrowed(vector.body, terms.layout.bits), TAIL: vector.tail}, np.float32(1), shapes)
@@ -120,8 +127,10 @@ class Maker:
         if kept is None:
             value = self._fetched(work["model"], int(work["bytes"]))
             seal = self._seal.opened(self._training.plan.algorithm, place, value, int(work["cohort"]))
-            sent, own = self._computed(work)
-            kept = self._put(work, name, seal(sent), own)
+            with _unfit():
+                sent, own = self._computed(work)
+                sealed = seal(sent)
+            kept = self._put(work, name, sealed, own)
         return Made([kept], 1, {})
 
     def _put(self, work: Mapping[str, Any], name: str, sent: Payload, state: Tree) -> bytes:
@@ -161,6 +170,19 @@ class Maker:
 
     def _place(self, work: Mapping[str, Any]) -> Place:
         return Place(self._run, int(work["round"]), Purpose(work["purpose"]), int(work["attempt"]))
+
+
+@contextmanager
+def _unfit() -> Iterator[None]:
+    """Turn what goes wrong with examples, an update or its weight into what nobody else is told of."""
+    try:
+        yield
+    except (FleetError, StoreError):
+        raise
+    except KoinonError as error:
+        raise Unfit(str(error)) from error
+    except Exception as error:
+        raise Unfit(f"{type(error).__name__}: {error}") from error
 
 
 def adds_noise(algorithm: Algorithm) -> bool:

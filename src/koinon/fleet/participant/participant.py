@@ -21,7 +21,7 @@ from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.enrolment import enrolled_party
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import COMMITS, Enrolled, Keep
-from koinon.fleet.participant.making import Maker, adds_noise
+from koinon.fleet.participant.making import Maker, Unfit, adds_noise
 from koinon.fleet.participant.secure_sum import SecureSums
 from koinon.fleet.participant.sending import send
 from koinon.fleet.wire.abilities import OFFERS
@@ -212,7 +212,8 @@ class Participant:
         body = {"app": own, **said, "codecs": known(algorithm.wires()[-1][1]), "versions": {}}
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         floors = part.floors
-        sums = SecureSums(self._connection, self._keep, self._enrolled.client, floors.cohort, floors.roster)
+        least = floors.least(hiding(algorithm))
+        sums = SecureSums(self._connection, self._keep, self._enrolled.client, least, floors.roster)
         self._maker = Maker(part.training, part.engine, self._keep, self._connection, sums, self._run, floors.cohort)
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()
@@ -272,6 +273,11 @@ class Participant:
             raise
         except (FleetError, StoreError):
             raise
+        except Unfit as error:
+            if not isinstance(error.__cause__, KoinonError):
+                _LOG.exception("Round %d cannot be computed here", work["round"])
+            self._say(f"Round {work['round']}: {error}")
+            return self._fail(work, "its update cannot be added up; why is said at this participant, and nowhere else")
         except KoinonError as error:
             return self._fail(work, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of this app, or of a model that does not fit it
