@@ -21,7 +21,7 @@ from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum
 from koinon.privacy.encrypted_sum.client import Sent, encrypted
 from koinon.privacy.encrypted_sum.holder import Request
 from koinon.privacy.encrypted_sum.packing import Totals
-from koinon.privacy.encrypted_sum.pads import Round
+from koinon.privacy.encrypted_sum.pads import Pad, Round
 from koinon.privacy.encrypted_sum.parameters import DEGREE, Parameters
 from koinon.privacy.secure_sum.roster import Roster
 
@@ -247,3 +247,16 @@ def test_holders_are_found_by_their_keys_whichever_link_leads_to_which(folders: 
         f"the key holder of the app, whose key is {pinned[0]}: at --keyholder is {pinned[1]}",
     ]
     assert links[0].forgotten == 1
+
+
+def test_a_holder_that_is_given_no_sum_makes_no_room_for_a_huge_one(folders: list[Path]) -> None:
+    own = offices(folders)
+    huge = Parameters(cohort=4, bound=1.0, largest_weight=4096, scale=20, values=1 << 32)
+    fingerprints = tuple(office.public.fingerprint for office in own)
+    round = Round(run="r train", number=ATTEMPTS, parameters=huge, keys=fingerprints)
+    pads = [Pad.fresh().sealed(round, key.public.text, own[1].public, key.sign) for key in PARTIES]
+    body = Request(round, tuple(pads), b"").to_bytes()
+    for ask in (own[1].count, own[1].answer):
+        with pytest.raises(FormatError, match="A sum has at most"):
+            ask(body)
+    assert not own[1]._answered.rounds, "nothing was written down of it"

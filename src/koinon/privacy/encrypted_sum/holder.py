@@ -23,6 +23,7 @@ from koinon.tree import Array
 
 _REQUEST = b"koinon decryption request 1\n"
 _LONGEST_PARAMETERS = 1 << 10
+_MOST_BYTES = 1 << 30  # of a sum, also for a holder that is told its size and given none
 _FORMAT = 1
 
 
@@ -143,6 +144,8 @@ class KeyHolder:
 
     def _admit(self, request: Request) -> None:
         round, names = request.round, [pad.client for pad in request.pads]
+        if (size := round.parameters.ciphertexts * ciphertexts.SUM_BYTES) > _MOST_BYTES:
+            raise FormatError(f"A sum has at most {_MOST_BYTES:,} bytes, and this one {size:,}. Ask for a smaller one.")
         if self.secret.public.fingerprint not in round.keys:
             raise FleetError("The request is for other keys than this key holder's. Ask the key holders who have them.")
         if len(names) < self.floor:
