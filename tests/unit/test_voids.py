@@ -4,8 +4,10 @@ import json
 from functools import reduce
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
+from koinon.cli import fleet_status
 from koinon.core.events import RoundRecord
 from koinon.core.types import Purpose
 from koinon.fleet.coordinator import tables
@@ -69,3 +71,16 @@ def test_a_stage_is_read_back_as_it_was_written(tmp_path: Path) -> None:
             old = {"asked": json.dumps(["a"]), "settled": json.dumps({"clients": ["a"], "lost": {}})}
             rows.execute(sa.update(tables.stages).values(**old))
         assert ledger.stage(3, Purpose.TRAIN) == StageRow("model", ("a",), 0, ("a",), {})
+
+
+def test_the_status_says_what_the_last_round_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = [record.to_json() for record in (UNJUDGED, VOID)]
+    run = {"name": "heart", "state": "training", "round": 2, "rounds": 9, "waits_for": None, "stopped": None}
+    status = {"runs": [{**run, "history": history, "privacy": None, "clients": []}], "invitations_open": 0}
+    monkeypatch.setattr(fleet_status, "operate", lambda *_: status)
+    fleet_status.show_status(Path(), as_json=False)
+    said = capsys.readouterr().out
+    assert "round 2: no update: void" in said
+    assert "evaluation" not in said

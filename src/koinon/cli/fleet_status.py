@@ -11,7 +11,7 @@ from koinon.cli.output import print_json, say
 from koinon.core.events import RoundRecord
 from koinon.errors import ConfigurationError
 from koinon.report.figures import seconds_text
-from koinon.report.progress import describe
+from koinon.report.progress import STAGES, describe
 
 _CHANGED = {
     "pause": "rests; koinon resume goes on with it",
@@ -50,6 +50,8 @@ def _course(run: dict[str, Any]) -> Iterator[str]:
     if run["history"]:
         last = RoundRecord.from_json(run["history"][-1])
         yield describe({name: value for name, value in last.figures.items() if value is not None})
+        for stage, why in last.void.items():
+            yield f"round {last.round}: no {STAGES[stage]}: {why}"
     for line in run["privacy"] or ():
         yield f"privacy: {line}"
 
