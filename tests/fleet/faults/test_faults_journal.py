@@ -144,6 +144,21 @@ def test_a_second_asking_that_could_not_be_written_is_made_anew(journal: Journal
     assert len(ended[0].received) == 2
 
 
+def test_who_was_asked_before_a_restart_hears_of_it_though_it_looked_before_the_stage_was_open(
+    journal: Journal,
+) -> None:
+    journal.write_stage(1, TRAIN, StageRow(MODEL, ("c-1", "c-2"), 2, None, {}))  # as an earlier process left it
+    again = begun(journal)
+    idle = again.work("c-2")
+    assert idle["state"] == "idle"
+    thread, ended = open_in_background(again)
+    for client in ("c-1", "c-2"):
+        send_when_asked(again, client)
+    assert again.work("c-2")["serial"] != idle["serial"], "a long poll would not have been answered"
+    thread.join(10)
+    assert isinstance(ended[0], Settled)
+
+
 class Forgetful(FleetStore):
     """A store whose next transaction fails at its end."""
 

@@ -246,6 +246,8 @@ class FleetRun:
                     awaited=self._awaited(job),
                 )
                 self._handle(event if row is None else replace(event, asked=row.asked))
+                if row is not None:
+                    self._notices.tell(row.asked)  # they may have looked before this process had opened it
             while stage.settled is None:
                 self._rest(self._due() if job.secure is None else 1.0)
                 self._handle(self._talked(stage))
