@@ -84,7 +84,8 @@ def test_whoever_survives_the_honest_ones_bring_at_least_what_is_counted(gone: t
 def test_the_least_survivors_less_the_corrupt_ones_bring_the_whole(cohort: int, corrupt: float) -> None:
     step, assumptions = kn.DistributedNoise(1.3), Assumptions(corrupt=corrupt)
     honest = honest_survivors(cohort, assumptions)
-    assert honest == quorum(cohort) - assumptions.corrupt_of(cohort) > 0
+    stay = quorum(cohort) - assumptions.corrupt_of(cohort)
+    assert honest == (stay if cohort < 100 else 5 * stay // 6) > 0
     plan = step.shared(1.0, 1000, honest)
     assert plan.own.variance * honest >= (1.3 * plan.sensitivity) ** 2
 

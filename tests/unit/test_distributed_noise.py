@@ -290,7 +290,8 @@ def test_a_client_refuses_fewer_survivors_than_its_noise_is_made_for() -> None:
     assert Assumptions().corrupt == 1 / 5
     for cohort in (3, 4, 5, 10, 99, 100, 1000):
         made_for = honest_survivors(cohort, Assumptions())
-        assert made_for + Assumptions().corrupt_of(cohort) == quorum(cohort)
+        stay = quorum(cohort) - Assumptions().corrupt_of(cohort)
+        assert made_for == (stay if cohort < 100 else 5 * stay // 6), "of a sparse graph some can be left out"
         assert made_for >= 1
         with pytest.raises(ProtocolError, match="There is no result"):
             Floors().check_survivors(quorum(cohort) - 1, quorum(cohort))

@@ -132,7 +132,7 @@ def split_off(neighbours: list[set[int]], honest: int, cohort: int, degree: Degr
     most = degree.neighbours - degree.threshold
     for places in itertools.product((DEAD, SUMMED, LEFT_OUT), repeat=honest):
         dead, s, rest = ({i for i in range(honest) if places[i] == place} for place in (DEAD, SUMMED, LEFT_OUT))
-        if not rest or not 0 < len(s) <= 3 * (quorum(cohort) - (cohort - honest)) // 4:
+        if not rest or not 0 < len(s) < 5 * (quorum(cohort) - (cohort - honest)) // 6:
             continue
         told = [len(neighbours[i] & rest) for i in s]
         signers = cohort - len(dead) - sum(count > 0 for count in told)

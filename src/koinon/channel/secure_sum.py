@@ -52,8 +52,8 @@ class SecureSum(HiddenSum):
                 "coordinator can invent members and read what it takes from the others"
             )
         return (
-            f"{self!r} protects updates from the coordinator and up to a third of a cohort together, among the members of a "
-            "signed roster"
+            f"{self!r} protects updates from the coordinator and up to a third of a cohort together, a fifth of 100 or more, among "
+            "the members of a signed roster"
         )
 
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:

@@ -42,8 +42,8 @@ def from_bytes(raw: bytes) -> Client | State:
         return _record(json.loads(raw[len(_START) :]))
     except (ValueError, KeyError, TypeError, AttributeError, KoinonError) as error:
         raise FormatError(
-            f"This is no record of a client in a secure sum ({error}). Restore it from a copy, or stay out of the round: "
-            "the others go on without this client."
+            f"This is no record of a client in a secure sum ({error}). Stay out of this run's sums: the others go on without "
+            "this client. An older copy of the record is none: it has forgotten what this client has given since."
         ) from error
 
 
