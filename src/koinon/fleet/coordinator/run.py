@@ -233,19 +233,11 @@ class FleetRun:
                 self._spool.forget(self.key, job.folder)
                 row = None
             if stage.settled is None:
-                known = {} if row is None else {c: not word.refused for c, word in stage.commits.items()}
-                event = events.Open(
-                    tuple(draw),
-                    tuple(reserve),
-                    target=0 if row is None else row.target,
-                    answered=known,
-                    least=job.least,
-                    newcomers=job.newcomers,
-                    essential=job.essential,
-                    lapses=job.lapses,
-                    awaited=self._awaited(job),
+                known = {client: not word.refused for client, word in stage.commits.items()}
+                event = job.opens(draw, reserve, self._awaited(job))
+                self._handle(
+                    event if row is None else replace(event, asked=row.asked, target=row.target, answered=known)
                 )
-                self._handle(event if row is None else replace(event, asked=row.asked))
                 if row is not None:
                     self._notices.tell(row.asked)  # they may have looked before this process had opened it
             while stage.settled is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from koinon.core.types import Purpose
 from koinon.errors import FormatError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.coordinator.encrypted import EncryptedRound
-from koinon.fleet.coordinator.events import Ask, Settle, Void
+from koinon.fleet.coordinator.events import Ask, Open, Settle, Void
 from koinon.fleet.coordinator.figures import Book
 from koinon.fleet.coordinator.ledger import Committed, Ledger, StageRow
 from koinon.fleet.coordinator.machine import SILENT
@@ -47,6 +47,18 @@ class StageJob:
     def lapses(self) -> bool:
         """Whether it is void when too few have answered in time: nothing waits for figures that too few can make."""
         return self.secure is not None and self.purpose is Purpose.EVALUATE
+
+    def opens(self, draw: Sequence[str], reserve: Sequence[str], awaited: Mapping[str, str]) -> Open:
+        """Return the event with which it begins."""
+        return Open(
+            tuple(draw),
+            tuple(reserve),
+            least=self.least,
+            newcomers=self.newcomers,
+            essential=self.essential,
+            lapses=self.lapses,
+            awaited=awaited,
+        )
 
     @property
     def folder(self) -> str:
