@@ -136,7 +136,7 @@ def test_a_stranger_in_the_cohort_is_refused() -> None:
         scene.answer(changed(scene, stranger))
 
 
-def test_keys_of_another_round_run_roster_or_model_are_refused() -> None:
+def test_keys_of_another_round_run_roster_model_or_app_are_refused() -> None:
     scene = at(Stage.KEYS)
     for other in (
         replace(TERMS, round=2),
@@ -144,6 +144,7 @@ def test_keys_of_another_round_run_roster_or_model_are_refused() -> None:
         replace(TERMS, run="lung"),
         replace(TERMS, roster=b"r" * 32),
         replace(TERMS, model=b"m" * 32),
+        replace(TERMS, app=b"a" * 32),
         replace(TERMS, assumptions=Assumptions(corrupt=0.0)),
         replace(TERMS, layout=replace(LAYOUT, largest_weight=9)),
     ):

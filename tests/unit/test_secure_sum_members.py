@@ -23,11 +23,12 @@ from koinon.fleet.participant.making import Maker
 from koinon.fleet.participant.secure_sum import Place, SecureSums
 from koinon.fleet.wire.signatures import OwnKey, encoded
 from koinon.privacy.secure_sum import client as half
-from koinon.privacy.secure_sum.client import Client, Shared
+from koinon.privacy.secure_sum.client import Advertised, Client, Shared
 from koinon.privacy.secure_sum.layout import Layout
 from koinon.privacy.secure_sum.messages import Cohort, SignedKeys
 from koinon.privacy.secure_sum.neighbours import Assumptions, degree
 from koinon.privacy.secure_sum.roster import Roster
+from koinon.privacy.secure_sum.saved import from_bytes
 from koinon.privacy.secure_sum.terms import Floors, Past, Terms
 
 CLIENTS = tuple(f"c-{i}" for i in range(7))
@@ -115,10 +116,14 @@ def test_what_was_begun_is_not_gone_on_with_for_another_model(tmp_path: Path) ->
     terms = Terms(run="r train", round=1, layout=Layout.of_bits(4, 1, bits=32, cohort=7, bound=1.0))
     place = Place("r", 1, Purpose.TRAIN, 0)
     with closing(Keep(tmp_path)) as keep:
-        sums = SecureSums(Told({}, keep.key), keep, ME, 3, None)  # type: ignore[arg-type]
+        sums = SecureSums(Told({}, keep.key), keep, ME, 3, None, b"a" * 32)  # type: ignore[arg-type]
         for _ in range(2):
             assert sums.prepared(place, terms, lambda: False) is None, "nobody waits for more"
         with pytest.raises(ProtocolError, match="begun here for another model, roster or cohort"):
             sums.prepared(place, replace(terms, model=b"m" * 32), lambda: False)
         with pytest.raises(ProtocolError, match="begun here for another model, roster or cohort"):
             sums.prepared(place, replace(terms, roster=b"r" * 32), lambda: False)
+        kept = keep.secure_sum("r", "train")
+        assert kept is not None
+        begun = from_bytes(kept)
+        assert isinstance(begun, Advertised) and begun.terms == replace(terms, app=b"a" * 32), "by its own app"

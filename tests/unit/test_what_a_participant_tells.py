@@ -103,4 +103,6 @@ def test_no_sum_is_of_fewer_than_the_app_or_the_participant_asks_for(
     with closing(Keep(tmp_path)) as keep:
         participant, _ = party(keep, [], Floors(cohort=own), least=least)
         participant._join()
-        assert participant._maker._sums._floors.minimum_cohort == found
+        sums = participant._maker._sums
+        assert sums._floors.minimum_cohort == found
+        assert sums._app.hex() == digest(canonical(AGREEMENT).encode()), "its sums are of those who do the same"

@@ -40,6 +40,11 @@ class ReceiptChain:
         self._ledger = ledger
         self._previous: str | None = None
 
+    @property
+    def app(self) -> str:
+        """The digest of the run's app."""
+        return self._opening.app
+
     def next(self, round: int, stages: Mapping[Purpose, tuple[StageJob, Settled]], after: Models, summed: Sum) -> str:
         """Return the receipt of a round as the JSON that is kept."""
         train, _ = stages[Purpose.TRAIN]

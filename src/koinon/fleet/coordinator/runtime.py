@@ -33,7 +33,7 @@ from koinon.privacy.hiding import hiding
 from koinon.privacy.secure_sum.layout import Total
 from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import unmask
-from koinon.privacy.secure_sum.terms import NO_ROSTER
+from koinon.privacy.secure_sum.terms import NO_ROSTER, Terms
 from koinon.round.driver import Outcome, resumed
 from koinon.round.evaluation import EVALUATION
 from koinon.round.masked import Encoding, summed, terms_of, unflat_figures
@@ -174,7 +174,11 @@ class FleetRuntime:
             "roster": _digest(office.roster),
             "model": bytes.fromhex(blob),
         }
-        terms = partial(terms_of, plan.algorithm, self._run.key, job.round, job.purpose, **known)
+
+        def terms(attempt: int) -> Terms:
+            made = terms_of(plan.algorithm, self._run.key, job.round, job.purpose, attempt, **known)
+            return replace(made, app=bytes.fromhex(self._chain.app))
+
         return SecureRound(office, terms, step.least)
 
     def _expect_hidden(self, plan: Plan, secure: SecureRound | EncryptedRound) -> Expected:

@@ -213,7 +213,7 @@ class Participant:
         self._connection.call("POST", f"/v1/runs/{self._run}/join", body)
         floors = part.floors
         least = floors.least(hiding(algorithm))
-        sums = SecureSums(self._connection, self._keep, self._enrolled.client, least, floors.roster)
+        sums = SecureSums(self._connection, self._keep, self._enrolled.client, least, floors.roster, bytes.fromhex(own))
         self._maker = Maker(part.training, part.engine, self._keep, self._connection, sums, self._run, floors.cohort)
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from koinon.core.types import Purpose
@@ -25,7 +25,7 @@ from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.saved import from_bytes, to_bytes
 from koinon.privacy.secure_sum.server import Stage
-from koinon.privacy.secure_sum.terms import Floors, Past, Terms
+from koinon.privacy.secure_sum.terms import NO_APP, Floors, Past, Terms
 
 _WAIT_SECONDS = 10
 _SERVER = "server"
@@ -44,8 +44,11 @@ class Place:
 class SecureSums:
     """The secure sums of one participant in one run."""
 
-    def __init__(self, connection: Connection, keep: Keep, client: str, cohort: int, roster: Roster | None) -> None:
+    def __init__(
+        self, connection: Connection, keep: Keep, client: str, cohort: int, roster: Roster | None, app: bytes = NO_APP
+    ) -> None:
         self._connection, self._keep, self._client, self._roster = connection, keep, client, roster
+        self._app = app
         trusted = None if roster is None else roster.digest()
         self._floors = Floors(minimum_cohort=max(cohort, Floors.minimum_cohort), roster=trusted)
         self._keys: dict[str, PublicKey] = {}
@@ -53,9 +56,10 @@ class SecureSums:
     def prepared(self, place: Place, terms: Terms, still: Callable[[], bool]) -> Ready | Masked | None:
         """Return this participant ready to mask, or masked already; None if ``still`` says that nobody waits any more.
 
-        Raises ProtocolError, FormatError for what it refuses.
+        ``terms`` are completed by the app that this participant has joined with. Raises ProtocolError, FormatError for what it
+        refuses.
         """
-        state = self._known(place)
+        state, terms = self._known(place), replace(terms, app=self._app)
         if state is None:
             past = self._client_record(place)
             state, said = half.begin(past, terms, os.urandom(KEY_BYTES), self._keep.key.sign)

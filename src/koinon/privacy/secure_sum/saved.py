@@ -74,7 +74,7 @@ def _client(found: Mapping[str, Any]) -> Client:
 
 def _terms(found: Mapping[str, Any]) -> Terms:
     parts = {"layout": Layout(**found["layout"]), "assumptions": Assumptions(**found["assumptions"])}
-    digests = {name: b64decode(found[name]) for name in ("roster", "model")}
+    digests = {name: b64decode(found[name]) for name in ("roster", "model", "app")}
     return Terms(**{**found, **parts, **digests})
 
 

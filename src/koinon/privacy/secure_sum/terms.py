@@ -15,6 +15,8 @@ NO_ROSTER = bytes(DIGEST_BYTES)
 """Stands for a cohort that nobody but the coordinator has chosen: it protects against a curious one only."""
 NO_MODEL = bytes(DIGEST_BYTES)
 """Stands for a model that nobody was sent, as in a simulation."""
+NO_APP = bytes(DIGEST_BYTES)
+"""Stands for an app that is not agreed on beforehand: there is only one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Terms:
     multiplier of the noise that clients add themselves, 0 where they add none. ``model`` is the digest of what was sent to
     be trained or judged: a coordinator that sends one client another model than the rest, say one whose updates are all 0, would
     read that client's update in the sum (Pasquini et al., "Eluding Secure Aggregation in Federated Learning via Model
-    Inconsistency", CCS 2022).
+    Inconsistency", CCS 2022). ``app`` is the digest of what is done with it, for the same reason.
     """
 
     run: str
@@ -34,14 +36,15 @@ class Terms:
     attempt: int = 0
     roster: bytes = NO_ROSTER
     model: bytes = NO_MODEL
+    app: bytes = NO_APP
     assumptions: Assumptions = field(default_factory=Assumptions)
     noise: float = 0.0
 
     def __post_init__(self) -> None:
         whole = 1 <= self.round < 2**32 and 0 <= self.attempt < 2**32
-        if not (self.run and whole and len(self.roster) == len(self.model) == DIGEST_BYTES):
+        if not (self.run and whole and len(self.roster) == len(self.model) == len(self.app) == DIGEST_BYTES):
             raise ConfigurationError(
-                f"A run's name, a round from 1, an attempt from 0 and digests of a roster and a model are needed; found {self!r}."
+                f"A run's name, a round from 1, an attempt from 0 and digests of a roster, a model and an app are needed; found {self!r}."
             )
 
     def digest(self) -> bytes:
@@ -60,6 +63,7 @@ class Terms:
             texts(repr(float(value)) for value in figures),
             self.roster,
             self.model,
+            self.app,
             texts([repr(float(self.noise))]) if self.noise else b"",
         )
 
