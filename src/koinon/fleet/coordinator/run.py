@@ -290,7 +290,8 @@ class FleetRun:
     def learnt(self, history: Sequence[RoundRecord]) -> None:
         """Take over how earlier rounds went."""
         with self._changed:
-            self._state = replace(self._state, durations=tuple(record.seconds for record in history))
+            made = [record.seconds for record in history if Purpose.TRAIN.value not in record.void]  # others only waited
+            self._state = replace(self._state, durations=tuple(made))
             self._voids = reduce(Voids.after, history, Voids())
 
     def finished(self, record: RoundRecord) -> None:
