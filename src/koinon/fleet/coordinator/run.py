@@ -290,7 +290,7 @@ class FleetRun:
     def learnt(self, history: Sequence[RoundRecord]) -> None:
         """Take over how earlier rounds went."""
         with self._changed:
-            made = [record.seconds for record in history if Purpose.TRAIN.value not in record.void]  # others only waited
+            made = [record.seconds for record in history if Purpose.TRAIN.value not in record.void]
             self._state = replace(self._state, durations=tuple(made))
             self._voids = reduce(Voids.after, history, Voids())
 
