@@ -2,6 +2,7 @@
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koinon.errors import ConfigurationError, FormatError, ProtocolError
+from koinon.fleet.wire.rosters import draft, shown
 from koinon.privacy.secure_sum.roster import Roster
 
 OWNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -139,3 +141,13 @@ def test_a_member_is_there_once_with_a_key_of_its_own() -> None:
     for wrong in ("ed25519:AAAA", key(1).removeprefix("ed25519:"), key(1) + "=", "rsa:" + "A" * 43):
         with pytest.raises(ConfigurationError, match="base64url"):
             roster().add("rom", wrong)
+
+
+def test_a_coordinator_shows_no_roster_that_nobody_has_signed(tmp_path: Path) -> None:
+    file, roster = tmp_path / "heart.roster", Roster(federation="heart", members={"lyon": key(1)})
+    file.write_text(roster.text())
+    assert draft(file) == roster
+    with pytest.raises(FormatError, match="is not signed"):
+        shown(file)
+    file.write_bytes(roster.signed(OWNER.sign))
+    assert shown(file) == roster

@@ -47,7 +47,7 @@ from koinon.fleet.wire.codecs import codec_of
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.offer import Offer, OfferedRun
 from koinon.fleet.wire.receipts import Opening, canonical
-from koinon.fleet.wire.rosters import draft
+from koinon.fleet.wire.rosters import shown
 from koinon.fleet.wire.signatures import OwnKey, digest, kept_secret, write_secret
 from koinon.privacy.hiding import hiding
 from koinon.privacy.random_bits import PrivacyKeys
@@ -186,7 +186,7 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     opening = Opening(key, hashed, parts.key.public)
     keys = parts.access.keys()
     chain = partial(ReceiptChain, opening, parts.key, ledger, run.members, keys)
-    roster = None if settings.roster is None else draft(settings.roster)
+    roster = None if settings.roster is None else shown(settings.roster)
     office = partial(Office, parts.mailbox, keys, key, roster=roster, holders=_holders(app, settings))
     driven = Driven(run, training, app.engine, chain, office, _recorder(key, app, rounds))
     served = ServedRun(
