@@ -20,8 +20,11 @@ from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import Enrolled, Keep
 from koinon.fleet.participant.making import Maker
 from koinon.fleet.participant.participant import Participant
+from koinon.fleet.participant.secure_sum import Place
 from koinon.fleet.wire.receipts import canonical
 from koinon.fleet.wire.signatures import digest
+from koinon.privacy.secure_sum.client import Client, Masked
+from koinon.privacy.secure_sum.saved import from_bytes
 from koinon.privacy.secure_sum.server import Stage
 from koinon.privacy.secure_sum.simulate import Identities, Room
 from koinon.privacy.secure_sum.terms import Floors as OwnFloors
@@ -93,6 +96,28 @@ def test_why_an_update_does_not_fit_is_for_its_owner_alone(
     assert any(why in line for line in said), said
     ((_, told),) = coordinator.heard
     assert told == {"reason": "its update cannot be added up; why is said at this participant, and nowhere else"}
+
+
+def test_a_run_that_is_over_leaves_no_share_of_anybodys_secret(tmp_path: Path) -> None:
+    """A party that died between its vector and the end of the sum, and comes back when all is over."""
+    with closing(Keep(tmp_path)) as keep:
+        participant, coordinator = party(keep, [], Floors())
+        coordinator.size = lambda model: 0  # type: ignore[attr-defined]
+        participant._join()
+        terms = terms_of(participant._part.training.plan.algorithm, "r-1", 1, Purpose.TRAIN, 0, value=VALUE, cohort=4)
+        room = Room(terms, OwnFloors(), Identities.of([f"c{i}" for i in range(4)]), {})
+        room.begin(room._identities.keys)
+        room.step(Stage.SHARES)
+        room.step(Stage.VECTORS)
+        room.mask("c0", terms.layout.zero())
+        masked = room.states["c0"]
+        assert isinstance(masked, Masked) and masked.held
+        participant._maker._sums.write(Place("r-1", 1, Purpose.TRAIN, 0), masked)
+        participant._ended({"state": "finished", "serial": 1, "stopped": "", "digest": None})
+        kept = keep.secure_sum("r-1", "train")
+        assert kept is not None
+        left = from_bytes(kept)
+        assert isinstance(left, Client) and left.past.masked == 1, "and it is not forgotten that a vector has left"
 
 
 @pytest.mark.parametrize(("own", "least", "found"), [(1, 5, 5), (7, 5, 7), (1, 3, 3)])

@@ -93,6 +93,10 @@ class Maker:
         if place is not None:
             self._sums.open(place, still)
 
+    def end(self) -> None:
+        """Drop what could still open a sum of a run that is over."""
+        self._sums.give_up(self._run)
+
     def _masked(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
         place = self._place(work)
         value = self._fetched(work["model"], int(work["bytes"]))

@@ -359,6 +359,7 @@ class Participant:
                 name, size = self._describe()["name"], self._connection.size(model)
                 path = self._keep.model(name, self._connection.download(model, size))
             self._fetch_receipts()
+            self._maker.end()
         except (FormatError, FleetError) as error:
             if _for_good(error):
                 raise

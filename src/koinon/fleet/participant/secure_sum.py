@@ -63,7 +63,7 @@ class SecureSums:
         if state is None:
             past = self._client_record(place)
             state, said = half.begin(past, terms, os.urandom(KEY_BYTES), self._keep.key.sign)
-            self._give_up(place.run)
+            self.give_up(place.run)
             self.write(place, state)
             self._post(place, Stage.KEYS, said)
         elif not isinstance(state, Masked) and state.terms != terms:
@@ -113,7 +113,7 @@ class SecureSums:
             raise
         self.write(place, state.client)
 
-    def _give_up(self, run: str) -> None:
+    def give_up(self, run: str) -> None:
         """Drop what could still open a sum of before: the coordinator has gone on, with it or without it."""
         while (before := self.pending(run)) is not None:
             record = self._known(before)
