@@ -72,7 +72,7 @@ def test_it_is_made_once_and_forgotten_when_the_round_is_decided(tmp_path: Path)
     assert made(tmp_path, 2, NOISY) != first
     with closing(Keep(tmp_path)) as keep:
         keep.decide("r-1", 1, accepted=True)
-    assert [path.name for path in (tmp_path / "states").iterdir()] == [f"r-1.{MODEL[:16]}.noisy-2"]
+    assert [path.name for path in (tmp_path / "states").iterdir()] == [f"r-1.{MODEL[:16]}.made-2"]
 
 
 @pytest.mark.parametrize(

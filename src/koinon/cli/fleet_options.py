@@ -68,7 +68,11 @@ def floors(options: dict[str, Any]) -> Floors:
     """Return what the participant insists on."""
     roster = pinned(options["roster"], options["roster_key"])
     return Floors(
-        cohort=options["minimum_cohort"], norm=options["largest_norm"], noise=options["require_noise"], roster=roster
+        cohort=options["minimum_cohort"],
+        norm=options["largest_norm"],
+        noise=options["require_noise"],
+        rounds=options["most_rounds"],
+        roster=roster,
     )
 
 

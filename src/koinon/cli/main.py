@@ -163,6 +163,7 @@ def serve(
 @click.option("--minimum-cohort", type=click.IntRange(1), default=1, help="Take no part in smaller rounds.")
 @click.option("--largest-norm", type=float, help="Take no part unless updates are clipped to this norm.")
 @click.option("--require-noise", is_flag=True, help="Take no part unless the channel adds noise.")
+@click.option("--most-rounds", type=click.IntRange(1), help="Answer so many rounds, over all runs of the folder.")
 @click.option("--roster", type=_FILE, help="Take part in secure sums with its members only.")
 @click.option("--roster-key", metavar="KEY", help="Whose signature the roster must bear.")
 @click.option(

@@ -18,7 +18,7 @@ from koinon.errors import ProtocolError
 from koinon.privacy.secure_sum.distributed import SharedNoise, most_noise, rotation_key
 from koinon.privacy.secure_sum.layout import Layout, Total
 from koinon.privacy.secure_sum.messages import Cohort
-from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors
+from koinon.privacy.secure_sum.neighbours import LARGEST_COHORT, Assumptions, honest_survivors
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.terms import NO_MODEL, NO_ROSTER, Terms
 from koinon.tree import Array, Tree
@@ -36,6 +36,10 @@ def terms_of(
     step, bound = secure_sum_of(algorithm), algorithm.wires()[-1][1].l2_bound
     assert step is not None and bound is not None, "the step's own check refuses what is unbounded"
     train, largest = purpose is Purpose.TRAIN, math.ceil(cohort * algorithm.schedule.over_selection)
+    if largest > LARGEST_COHORT:
+        raise ProtocolError(
+            f"A secure sum has room for {LARGEST_COHORT:,} clients; a cohort of {largest:,} was asked for."
+        )
     assumptions = Assumptions()
     noise = distributed_noise_of(algorithm) if train else None
     if noise is not None:

@@ -17,6 +17,7 @@ class Floors:
     cohort: int = 1  # clients asked in a round
     norm: float | None = None  # the largest norm an update may have after the channel; None: any
     noise: bool = False  # whether the channel must add noise
+    rounds: int | None = None  # the most it answers, over all runs of its folder; None: any
     roster: Roster | None = None  # who may be in a secure sum with it
 
     def least(self, step: Hiding | None) -> int:

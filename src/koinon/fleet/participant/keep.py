@@ -23,7 +23,7 @@ from koinon.tree import Tree
 
 _BLOCK = 1 << 16
 
-_STAGED, _NOISY = "staged", "noisy"
+_STAGED, _MADE = "staged", "made"
 ENROLLED = "coordinator.json"
 COMMITS = "commits"
 
@@ -80,20 +80,20 @@ class Keep:
         with _writing(self.folder):
             if accepted and staged.exists():
                 staged.replace(self._state(run))
-            for kind in (_STAGED, _NOISY):
+            for kind in (_STAGED, _MADE):
                 for path in (self.folder / "states").glob(f"{run}.*{kind}-*"):
                     if int(path.suffix.rpartition("-")[2]) <= round:
                         path.unlink(missing_ok=True)
 
-    def noisy(self, run: str, round: int, model: str) -> bytes | None:
-        """Return the update of :meth:`keep_noisy`, or None."""
-        path = self._noisy(run, round, model)
+    def kept_update(self, run: str, round: int, model: str) -> bytes | None:
+        """Return the update of :meth:`keep_update`, or None."""
+        path = self._made(run, round, model)
         return path.read_bytes() if path.exists() else None
 
-    def keep_noisy(self, run: str, round: int, model: str, file: bytes) -> None:
+    def keep_update(self, run: str, round: int, model: str, file: bytes) -> None:
         """Keep the file of an update that must not be made twice, until the round is decided."""
         with _writing(self.folder):
-            write_secret(self._noisy(run, round, model), file)
+            write_secret(self._made(run, round, model), file)
 
     def accept_roster(self, roster: Roster) -> None:
         """Remember a roster as the latest. Raises ProtocolError for one that is older than what was accepted before."""
@@ -141,6 +141,12 @@ class Keep:
             self._answers[run] = {(line["round"], line["purpose"]): line["model"] for line in lines}
         return self._answers[run].get((round, purpose))
 
+    def rounds_answered(self) -> int:
+        """Return how many rounds were trained or judged in this folder, of all runs."""
+        for path in (self.folder / COMMITS).glob("*.jsonl"):
+            self.answered(path.stem, 0, "")
+        return sum(len({round for round, _ in own}) for own in self._answers.values())
+
     @staticmethod
     def _append(path: Path, line: dict[str, Any]) -> None:
         with path.open("ab") as file:
@@ -166,8 +172,8 @@ class Keep:
     def _secure_sum(self, run: str, purpose: str) -> Path:
         return self.folder / "states" / f"{run}.{purpose}.secure-sum"
 
-    def _noisy(self, run: str, round: int, model: str) -> Path:
-        return self.folder / "states" / f"{run}.{model[:16]}.{_NOISY}-{round}"
+    def _made(self, run: str, round: int, model: str) -> Path:
+        return self.folder / "states" / f"{run}.{model[:16]}.{_MADE}-{round}"
 
 
 @contextmanager

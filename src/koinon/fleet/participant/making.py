@@ -16,7 +16,7 @@ from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine
 from koinon.core.types import Job, Payload, Purpose
-from koinon.errors import FleetError, KoinonError, StoreError
+from koinon.errors import FleetError, KoinonError, ProtocolError, StoreError
 from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.encrypted import Seal
 from koinon.fleet.participant.keep import Keep
@@ -77,7 +77,7 @@ class Maker:
         if work["purpose"] != Purpose.TRAIN.value or not adds_noise(algorithm):
             sent, state = self._computed(work)
             return Made(to_pieces(sent, self._salt(work)), int(sent.weight), state)
-        kept = self._keep.noisy(self._run, work["round"], work["model"])
+        kept = self._keep.kept_update(self._run, work["round"], work["model"])
         if kept is None:
             kept = self._put(work, work["model"], *self._computed(work))
         return Made([kept], 1, {})  # whose noise is its own weighs 1
@@ -105,11 +105,12 @@ class Maker:
             roster=bytes.fromhex(work["roster"]), model=bytes.fromhex(work["model"]),
         )  # fmt: skip
         state, name = self._sums.prepared(place, terms, still), digest(f"{place} {work['model']}".encode())
-        kept = self._keep.noisy(self._run, place.round, name)
+        kept = self._keep.kept_update(self._run, place.round, name)
         if state is None or isinstance(state, Masked):
             return None if state is None or kept is None else Made([kept], 1, {})
         vector = terms.layout.zero()
         if kept is None:
+            self._refuse_a_second_vector(place)
             with _unfit():
                 sent, own = self._computed(work)
                 encoding = Encoding(self._training.plan.algorithm, terms, state.cohort)
@@ -123,11 +124,20 @@ class Maker:
         self._sums.write(place, after)
         return Made([kept], 1, {})
 
+    def _refuse_a_second_vector(self, place: Place) -> None:
+        """Raise ProtocolError if a vector has left for this sum, and what was remembered of that is gone."""
+        if self._keep.answered(self._run, place.round, place.purpose.value) is not None:
+            raise ProtocolError(
+                f"Round {place.round} ({place.purpose.value}) was answered from this folder before, and what its states remember of "
+                "secure sums is older than that: was it put back from a copy? A second answer could give the update away. Enrol "
+                "anew in another folder."
+            )
+
     def _encrypted(self, work: Mapping[str, Any]) -> Made:
         """Return an update that only the key holder can open, and only in a sum; made once for each attempt."""
         place = self._place(work)
         name = digest(f"{place} {work['model']}".encode())
-        kept = self._keep.noisy(self._run, place.round, name)
+        kept = self._keep.kept_update(self._run, place.round, name)
         if kept is None:
             value = self._fetched(work["model"], int(work["bytes"]))
             seal = self._seal.opened(self._training.plan.algorithm, place, value, int(work["cohort"]))
@@ -142,7 +152,7 @@ class Maker:
         if tree.leaves(state):
             self._keep.stage(self._run, work["round"], state)
         file = b"".join(to_pieces(sent, self._salt(work)))
-        self._keep.keep_noisy(self._run, work["round"], name, file)
+        self._keep.keep_update(self._run, work["round"], name, file)
         return file
 
     def _computed(self, work: Mapping[str, Any]) -> tuple[Payload, Tree]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from koinon import tree
+from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.execution import Engine
 from koinon.core.types import Purpose
 from koinon.errors import FleetError, FormatError, KoinonError, ProtocolError, StoreError
@@ -219,6 +220,8 @@ class Participant:
         self._fetch_receipts()
         self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
         self._say(f"Joined {mine[0]['name']} with {counts['train_examples']:,} examples to train on; they stay here")
+        if (step := secure_sum_of(algorithm)) is not None:
+            self._say(step.protection(roster=floors.roster is not None))
 
     def _describe(self) -> dict[str, Any]:
         """Return what the coordinator says of the run."""
@@ -256,6 +259,10 @@ class Participant:
         purpose = Purpose(work["purpose"])
         if work["cohort"] < self._part.floors.cohort:
             return self._fail(work, f"a cohort of {work['cohort']} is below this participant's floor")
+        if self._has_answered_enough(work):
+            return self._fail(
+                work, f"this participant answers {self._part.floors.rounds:,} rounds at most, of all runs, and has"
+            )
         if purpose is Purpose.TRAIN and self._asked_before_with_another_model(work):
             return self._fail(
                 work, "this round was answered for another model; a second answer would cost privacy that nobody counts"
@@ -283,6 +290,14 @@ class Participant:
         except Exception as error:  # noqa: BLE001 - a fault of this app, or of a model that does not fit it
             _LOG.exception("Round %d cannot be computed here", work["round"])
             return self._fail(work, f"{type(error).__name__}: {error}")
+
+    def _has_answered_enough(self, work: Mapping[str, Any]) -> bool:
+        """Return whether this would be one round more than it answers: a coordinator's word on how many there are is none."""
+        most, number = self._part.floors.rounds, work["round"]
+        known = any(
+            self._keep.answered(self._run, number, purpose.value) for purpose in (Purpose.TRAIN, Purpose.EVALUATE)
+        )
+        return most is not None and not known and self._keep.rounds_answered() >= most
 
     def _asked_before_with_another_model(self, work: Mapping[str, Any]) -> bool:
         """Return whether an answer would be a second private release of one round."""
