@@ -19,7 +19,7 @@ from koinon.privacy.secure_sum.neighbours import Assumptions, honest_survivors
 from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, digest, hkdf
 from koinon.privacy.secure_sum.ring import least_bits
 from koinon.privacy.secure_sum.rotation import conditional_round, longest_rounded, padded, rotate, rotate_back
-from koinon.privacy.secure_sum.skellam import Skellam
+from koinon.privacy.secure_sum.skellam import Skellam, tabulated
 from koinon.tree import Array
 
 _RARE = 2.0**-30  # the chance, in a round, that some number of the sum does not fit into the ring
@@ -120,7 +120,7 @@ class SharedNoise:
         rounding, noise = _secrets(entropy)
         rotation = rotation_key(entropy)
         steps = rotate(np.asarray(total, np.float64), rotation) * 2.0**self.scale
-        summed = Skellam(clients * self.own.variance).draw(steps.size, noise)
+        summed = tabulated(clients * self.own.variance).draw(steps.size, noise)
         whole = conditional_round(steps, clients * self.length, rounding)
         return self.decode(whole + summed, rotation)
 

@@ -8,7 +8,7 @@ sees has the noise that is accounted, on the grid of the integers, and no floati
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from math import ceil, sqrt
 
@@ -42,10 +42,10 @@ class Skellam:
                 "Lower the scale: noise of thousands of steps needs no finer ones."
             )
 
-    @classmethod
-    def of_share(cls, total: float, survivors: int) -> Skellam:
+    @staticmethod
+    def of_share(total: float, survivors: int) -> Skellam:
         """Return the noise of one of many clients, any ``survivors`` of whom bring a ``total`` variance together."""
-        return cls(ceil(total / survivors * 2**_FINE) / 2**_FINE)
+        return tabulated(ceil(total / survivors * 2**_FINE) / 2**_FINE)
 
     def draw(self, count: int, key: bytes) -> Array:
         """Return ``count`` int64; ``key`` is 32 bytes from the operating system's generator, for this draw alone."""
@@ -103,3 +103,9 @@ class Skellam:
         last = first | np.uint64((1 << (_WORD - _LEADING)) - 1)
         least, most = (np.searchsorted(upper, words, side="left") for words in (first, last))
         return least, least != most
+
+
+@lru_cache(maxsize=4)
+def tabulated(variance: float) -> Skellam:
+    """Return the noise of a variance. A table takes a tenth of a second, so that of the rounds before is used again."""
+    return Skellam(variance)
