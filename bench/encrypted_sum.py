@@ -24,6 +24,7 @@ from koinon.privacy.encrypted_sum.holder import Answered, KeyHolder, Request
 from koinon.privacy.encrypted_sum.keys import SecretKey
 from koinon.privacy.encrypted_sum.pads import Pad, Round
 from koinon.privacy.encrypted_sum.parameters import Parameters
+from koinon.privacy.encrypted_sum.shares import together
 from koinon.tree import Array
 
 OURS, THEIRS = "koinon", "CKKS, symmetric"
@@ -70,11 +71,15 @@ def _round(round: Round, secret: SecretKey, sent: list[Sent], updates: list[Arra
     for one in sent:
         total.add(one.update)
     added = time.process_time()
-    request = Request(round, tuple(one.pads[0] for one in sent), total.to_bytes())
+    blinded = total.blinded(os.urandom(32))
+    hidden = time.process_time()
+    request = Request(round, tuple(one.pads[0] for one in sent), blinded.total)
     holder = KeyHolder(secret=secret, verify=lambda *_: True)
     asked = time.process_time()
-    totals = holder.answer(request, Answered(), lambda _: None)
+    share = holder.share(request, Answered(), lambda _: None)
     answered = time.process_time()
+    totals = together(round, len(sent), blinded.share, [share])
+    opened = time.process_time()
     deque(islice(Pad.fresh().plaintexts(), round.parameters.ciphertexts), maxlen=0)
     padded = time.process_time()
     expected = sum(np.rint(x * np.float32(2.0**round.parameters.scale)).astype(np.int64) for x in updates)
@@ -82,8 +87,10 @@ def _round(round: Round, secret: SecretKey, sent: list[Sent], updates: list[Arra
         "clients": totals.clients,
         "exact": bool(np.array_equal(totals.values, expected)) and totals.weight == len(updates),
         "cpu_seconds_of_adding_one": (added - began) / len(sent),
+        "cpu_seconds_of_blinding": hidden - added,
         "cpu_seconds_of_decrypting": answered - asked,
-        "cpu_seconds_of_one_pad_in_that": padded - answered,
+        "cpu_seconds_of_taking_the_blind_off": opened - answered,
+        "cpu_seconds_of_one_pad": padded - opened,
         "bytes_to_the_key_holder_of_float32": len(request.to_bytes()) / (FLOAT32_BYTES * round.parameters.values),
     }
 

@@ -11,7 +11,7 @@ from koinon import exact
 from koinon.errors import ConfigurationError, FormatError
 from koinon.privacy.encrypted_sum import packing
 from koinon.privacy.encrypted_sum.ciphertexts import packed, reduced, unpacked
-from koinon.privacy.encrypted_sum.packing import FIGURE_SCALE, Packed, Totals
+from koinon.privacy.encrypted_sum.packing import FIGURE_SCALE, Packed
 from koinon.privacy.encrypted_sum.parameters import BLOCK, DEGREE, MODULUS, STEP, Parameters
 from koinon.tree import Array
 
@@ -150,21 +150,3 @@ def test_another_parameter_has_another_digest(found: Parameters, data: st.DataOb
 def test_other_texts_are_no_parameters(text: bytes) -> None:
     with pytest.raises(FormatError):
         Parameters.from_text(text)
-
-
-@given(st.integers(1, 50), st.integers(0, 4), st.data())
-def test_totals_come_back_from_their_bytes(values: int, figures: int, data: st.DataObject) -> None:
-    found = Parameters(cohort=9, bound=1.0, largest_weight=3, scale=8, values=values, figures=figures)
-    whole = st.integers(-(2**62), 2**62)
-    sent = Totals(
-        values=np.array(data.draw(st.lists(whole, min_size=values, max_size=values)), np.int64),
-        weight=data.draw(whole),
-        figures=np.array(data.draw(st.lists(st.floats(-1e9, 1e9), min_size=figures, max_size=figures)), np.float64),
-        clients=data.draw(st.integers(0, 9)),
-    )
-    again = Totals.from_bytes(sent.to_bytes(), found)
-    assert np.array_equal(again.values, sent.values) and np.array_equal(again.figures, sent.figures)
-    assert (again.weight, again.clients) == (sent.weight, sent.clients)
-    for cut in (0, 1, len(sent.to_bytes()) - 1):
-        with pytest.raises(FormatError):
-            Totals.from_bytes(sent.to_bytes()[:cut], found)

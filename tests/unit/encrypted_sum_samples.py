@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum
+from koinon.privacy.encrypted_sum.ciphertexts import Blinded, EncryptedSum
 from koinon.privacy.encrypted_sum.client import Sent, encrypted
-from koinon.privacy.encrypted_sum.holder import KeyHolder, Request
+from koinon.privacy.encrypted_sum.holder import Answered, KeyHolder, Request
 from koinon.privacy.encrypted_sum.keys import SecretKey
+from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.pads import Round
 from koinon.privacy.encrypted_sum.parameters import Parameters
+from koinon.privacy.encrypted_sum.shares import together
 from koinon.tree import Array
 
 CLIENTS = ("amiens", "brest", "caen")
 PARAMETERS = Parameters.fitting(cohort=4, bound=1.0, largest_weight=50, values=10_000, figures=2)  # two ciphertexts
+SECRET = bytes(range(32))  # of the coordinator's blinds
 WEIGHTS = {"amiens": 50, "brest": 1, "caen": 33, "dijon": 2}
 
 
@@ -82,9 +85,21 @@ def total_of(*clients: str, number: int = 7, holders: tuple[int, ...] = (0,)) ->
     return total
 
 
+def blinded(*clients: str, number: int = 7, holders: tuple[int, ...] = (0,)) -> Blinded:
+    """Return the coordinator's sum as a key holder sees it, and the coordinator's share."""
+    return total_of(*clients, number=number, holders=holders).blinded(SECRET)
+
+
+def answer(asked: Request, answered: Answered | None = None, keep: Any = None, by: KeyHolder | None = None) -> Totals:
+    """Return what a coordinator makes of a single key holder's answer."""
+    share = (by or holder()).share(asked, answered or Answered(), keep or Kept([]))
+    own = blinded(*(pad.client for pad in asked.pads), number=asked.round.number).share
+    return together(asked.round, len(asked.pads), own, [share])
+
+
 def request(*, named: tuple[str, ...] = CLIENTS, total: bytes | None = None, number: int = 7) -> Request:
     """Return what a coordinator asks; an honest one unless told otherwise."""
-    body = total_of(*named, number=number).to_bytes() if total is None else total
+    body = blinded(*named, number=number).total if total is None else total
     return Request(the_round(number), tuple(sent_by(client, number).pads[0] for client in named), body)
 
 
@@ -103,5 +118,5 @@ def _sent(client: str, number: int, holders: tuple[int, ...]) -> Sent:
 def shared_request(place: int, holders: tuple[int, ...], named: tuple[str, ...] = CLIENTS) -> Request:
     """Return what the holder at ``place`` among several is asked."""
     pads = tuple(sent_by(client, 7, holders).pads[place] for client in named)
-    body = total_of(*named, holders=holders).to_bytes() if place == 0 else b""
+    body = blinded(*named, holders=holders).total if place == 0 else b""
     return Request(the_round(7, holders), pads, body)

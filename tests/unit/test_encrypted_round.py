@@ -24,8 +24,10 @@ from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import OwnKey, digest, encoded, signed_text
 from koinon.privacy.encrypted_sum.ciphertexts import update_bytes
 from koinon.privacy.encrypted_sum.client import encrypted
+from koinon.privacy.encrypted_sum.holder import Answered, KeyHolder, Request
 from koinon.privacy.encrypted_sum.pads import Round
-from koinon.privacy.encrypted_sum.parameters import Parameters
+from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, TURN_BITS, Parameters
+from koinon.tree import Array
 
 pytest.importorskip("tenseal", reason="needs koinon[he]")
 
@@ -65,7 +67,7 @@ def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
 def begun(mailbox: Mailbox, keys: Keys, answer: Any, number: int = 1) -> EncryptedRound:
     """Return a round of the four parties, as a process that starts has it."""
     known = {client: key.public for client, key in PARTIES.items()}
-    office = Office(mailbox, known, "r", number, Purpose.TRAIN)
+    office = Office(mailbox, known, "r", number, Purpose.TRAIN, blinds=bytes(range(32)))
 
     def rounds(attempt: int) -> Round:
         at = number * ATTEMPTS + attempt
@@ -118,7 +120,7 @@ def test_a_key_holder_that_is_silent_or_says_something_else_is_waited_for(mailbo
         if len(tries) == 2:
             return good[:-1]
         if len(tries) == 3:
-            return good.replace((4).to_bytes(4, "little"), (3).to_bytes(4, "little"), 1)
+            return good[: -8 * DEGREE] + bytes(8) + good[8 - 8 * DEGREE :]
         if len(tries) == 4:
             raise Refusal(503, "busy", "another")
         return good
@@ -163,6 +165,62 @@ def test_a_key_holder_that_is_busy_may_be_answering_so_nothing_begins_anew(mailb
     waited: list[str] = []
     assert own.decrypted(sent(own, keys), lambda: True, waited.append) is not None
     assert len(waited) == 1
+
+
+def test_a_key_holder_that_keeps_what_it_refuses_learns_no_update(mailbox: Mailbox, keys: Keys) -> None:
+    """A round is begun anew without a client that was sent away: of its two sums the difference would be that one's update."""
+    seen: list[bytes] = []
+
+    def answer(body: bytes, most: int) -> bytes:
+        seen.append(body)
+        if len(seen) == 1:
+            raise Refusal(409, "refused", "not on my list")
+        return keys.answer(body)
+
+    own = begun(mailbox, keys, answer, 10)
+    assert own.decrypted(sent(own, keys), lambda: True, never) is None
+    own.begin_anew()
+    found = own.decrypted(sent(own, keys)[:3], lambda: False, never)
+    assert found is not None
+    assert (found.weight, found.update.tolist()) == (6, [3 * 1024] * 5)
+    first, second = (shown(keys, body) for body in seen)
+    for words in (first, second, first - second):
+        assert all(130 < chi_squared(words[:, 1:], shift) < 400 for shift in range(INTEGER_BITS - TURN_BITS, 56, 8))
+    unit = np.uint64(1 << (INTEGER_BITS - PARAMETERS.plain_bits))
+    assert np.rint((first - second)[:, 0] / unit) == [1], "how many there are is all that it is shown"
+
+
+def shown(keys: Keys, body: bytes) -> Array:
+    """Return all that a key holder makes of a request with its secrets, whether it answers or not: ``[ciphertexts, 4096]``."""
+    asked = Request.from_bytes(body)
+    return KeyHolder(secret=keys._secret, verify=keys._verify).share(asked, Answered(), lambda _: None).words
+
+
+def chi_squared(words: Array, shift: int) -> float:
+    """Return the statistic of eight bits: 255 degrees of freedom, so 130 and 400 each have a chance of less than 1e-7."""
+    counts = np.bincount((words >> np.uint64(shift)).astype(np.uint8).reshape(-1), minlength=256)
+    return float(((counts - words.size / 256) ** 2 / (words.size / 256)).sum())
+
+
+def test_a_coordinator_that_starts_again_makes_the_same_request(mailbox: Mailbox, keys: Keys) -> None:
+    """It was killed when it had asked: a key holder answers a number once, and the same request in the same way."""
+    seen: list[bytes] = []
+
+    def lost(body: bytes, most: int) -> bytes:
+        seen.append(body)
+        keys.answer(body)  # and the answer never arrives
+        raise Silent("the key holder")
+
+    own = begun(mailbox, keys, lost, 11)
+    parts = sent(own, keys)
+    with pytest.raises(Waited):
+        own.decrypted(parts, lambda: False, never)
+    again = begun(mailbox, keys, lambda body, most: seen.append(body) or keys.answer(body), 11)
+    found = again.decrypted(parts, lambda: False, never)
+    assert found is not None
+    assert found.update.tolist() == [4096] * 5
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
 
 
 def test_no_client_can_begin_a_round_anew(mailbox: Mailbox, keys: Keys) -> None:

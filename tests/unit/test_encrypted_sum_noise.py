@@ -13,7 +13,7 @@ pytest.importorskip("zstandard")
 from koinon.errors import UnsupportedError
 from koinon.privacy.encrypted_sum import lattice
 from koinon.privacy.encrypted_sum.ciphertexts import packed, reduced, unpacked
-from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS, SPECIAL, Parameters, noise
+from koinon.privacy.encrypted_sum.parameters import _ANSWERED, DEGREE, MODULUS, SPECIAL, Parameters, noise
 from koinon.tree import Array
 
 CASES = [
@@ -70,7 +70,7 @@ def test_a_cohorts_noise_stays_within_the_computed_margin(
 def test_dropping_more_bits_would_leave_no_margin(parameters: Parameters) -> None:
     first, second = parameters.dropped_bits
     for more in ((first + 4, second), (first, second + 4)):
-        assert (parameters.cohort * noise(more) + 2) << parameters.plain_bits >= MODULUS
+        assert (parameters.cohort * noise(more) + _ANSWERED) << parameters.plain_bits >= MODULUS
 
 
 @pytest.mark.parametrize("plain_bits", [20, 33, 46, 54])

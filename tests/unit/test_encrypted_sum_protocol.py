@@ -21,18 +21,18 @@ from koinon.privacy.encrypted_sum.client import encrypted
 from koinon.privacy.encrypted_sum.holder import Answered, Request
 from koinon.privacy.encrypted_sum.keys import PublicKey, SecretKey
 from koinon.privacy.encrypted_sum.pads import Pad, SealedPad
-from koinon.privacy.encrypted_sum.parameters import DEGREE, MODULUS, Parameters
+from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, MODULUS, Parameters
 from koinon.privacy.encrypted_sum.shares import Count, Share, check_count, together
 from koinon.privacy.encrypted_sum.trust import statement
 from koinon.tree import Array
 
 
 def _answer(request: Request, answered: Answered | None = None) -> Array:
-    return samples.holder().answer(request, answered or Answered(), Kept([])).values
+    return samples.answer(request, answered).values
 
 
 def test_the_sum_is_exact() -> None:
-    totals = samples.holder().answer(samples.request(), Answered(), Kept([]))
+    totals = samples.answer(samples.request())
     assert np.array_equal(totals.values, sum(map(samples.whole, CLIENTS)))
     assert totals.weight == sum(samples.WEIGHTS[client] for client in CLIENTS)
     assert totals.figures.tolist() == [4.5, -750.75]
@@ -54,7 +54,9 @@ def test_a_whole_cohort_at_the_extreme_of_every_field_is_decrypted_exactly(
         total.add(sent.update)
         pads.append(sent.pads[0])
     open_to_all = replace(samples.holder(), verify=lambda *_: True)
-    totals = open_to_all.answer(Request(this_round, tuple(pads), total.to_bytes()), Answered(), Kept([]))
+    blinded = total.blinded(samples.SECRET)
+    share = open_to_all.share(Request(this_round, tuple(pads), blinded.total), Answered(), Kept([]))
+    totals = together(this_round, cohort, blinded.share, [share])
     assert np.array_equal(totals.values, extreme.astype(np.int64) * found.limit * cohort)
     assert totals.weight == 7 * cohort
 
@@ -177,10 +179,18 @@ def test_what_is_not_the_sum_is_an_error_and_no_number(handed: Callable[[], Encr
 @pytest.mark.parametrize("handed", [_alone, _alone_with_the_others_count, _scaled, _the_key_itself])
 def test_what_is_left_of_what_is_not_the_sum_is_uniform(handed: Callable[[], EncryptedSum]) -> None:
     """Even before the holder refuses it: the pads that did not cancel hide what a coordinator hoped to see."""
-    asked = samples.request(total=handed().to_bytes())
-    pads = [pad.opened(asked.round, samples.secret_key()) for pad in asked.pads]
-    left = samples.holder()._decrypted(PARAMETERS, ciphertexts.summed(asked.total, asked.round), pads)[0]
-    assert all(130 < _chi_squared(left, shift) < 400 for shift in (0, 8, PARAMETERS.plain_bits - 8))
+    left = _seen(samples.request(total=handed().to_bytes()))
+    assert all(130 < _chi_squared(left, shift) < 400 for shift in PLAINTEXT)
+
+
+PLAINTEXT = (INTEGER_BITS - PARAMETERS.plain_bits, 48, 56)
+"""Where in a share's words, of 64 bits, bytes of a plaintext are: below them is noise."""
+
+
+def _seen(request: Request) -> Array:
+    """Return all that a key holder finds in the first ciphertext, whether it answers or not."""
+    pads = [pad.opened(request.round, samples.secret_key()) for pad in request.pads]
+    return samples.holder()._decrypted(PARAMETERS, ciphertexts.summed(request.total, request.round), pads)[0]
 
 
 def _chi_squared(cells: Array, shift: int = 0) -> float:
@@ -277,13 +287,13 @@ def test_a_pad_is_another_one_in_each_ciphertext() -> None:
 
 def test_a_request_for_another_key_is_refused() -> None:
     with pytest.raises(FleetError, match="for other keys"):
-        samples.holder(1).answer(samples.request(), Answered(), Kept([]))
+        samples.answer(samples.request(), by=samples.holder(1))
 
 
 def test_a_wrong_secret_is_an_error_and_no_number() -> None:
     mixed = replace(samples.secret_key(), lattice=samples.secret_key(1).lattice)
     with pytest.raises(FleetError, match="is not the sum"):
-        replace(samples.holder(), secret=mixed).answer(samples.request(), Answered(), Kept([]))
+        samples.answer(samples.request(), by=replace(samples.holder(), secret=mixed))
 
 
 def test_a_sum_of_another_round_is_refused() -> None:
@@ -305,12 +315,12 @@ def test_nothing_is_decrypted_before_it_is_written_down() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lattice, "opened", never)
         with pytest.raises(StoreError, match="full"):
-            samples.holder().answer(samples.request(), Answered(), full)
+            samples.answer(samples.request(), keep=full)
 
 
 def test_a_round_has_one_request_and_its_answer_again() -> None:
     kept = Kept([])
-    samples.holder().answer(samples.request(), Answered(), kept)
+    samples.answer(samples.request(), keep=kept)
     restarted = Answered.from_bytes(kept.states[-1])
     assert np.array_equal(_answer(samples.request(), restarted), sum(map(samples.whole, CLIENTS)))
     with pytest.raises(FleetError, match="a round has one sum only"):
@@ -323,7 +333,7 @@ def test_a_round_has_one_request_and_its_answer_again() -> None:
 def test_a_round_whose_sum_was_wrong_is_over() -> None:
     kept = Kept([])
     with pytest.raises(FleetError, match="is not the sum"):
-        samples.holder().answer(samples.request(total=_alone().to_bytes()), Answered(), kept)
+        samples.answer(samples.request(total=_alone().to_bytes()), keep=kept)
     with pytest.raises(FleetError, match="a round has one sum only"):
         _answer(samples.request(), Answered.from_bytes(kept.states[-1]))
 
@@ -331,14 +341,14 @@ def test_a_round_whose_sum_was_wrong_is_over() -> None:
 def test_a_refused_request_does_not_end_a_round() -> None:
     kept = Kept([])
     with pytest.raises(FleetError, match="no crowd"):
-        samples.holder().answer(samples.request(named=("amiens", "brest")), Answered(), kept)
+        samples.answer(samples.request(named=("amiens", "brest")), keep=kept)
     assert kept.states == []
 
 
 def test_runs_do_not_end_each_others_rounds() -> None:
     answered = Answered({"lungs": (90, "")})
     kept = Kept([])
-    samples.holder().answer(samples.request(), answered, kept)
+    samples.answer(samples.request(), answered, kept)
     assert set(Answered.from_bytes(kept.states[-1]).rounds) == {"hearts", "lungs"}
 
 
@@ -360,35 +370,40 @@ def _shares(holders: tuple[int, ...]) -> list[Share]:
     ]
 
 
+def _own(holders: tuple[int, ...]) -> Share:
+    return samples.blinded(*CLIENTS, holders=holders).share
+
+
 def test_several_holders_share_a_sum() -> None:
-    totals = together(samples.the_round(7, TOGETHER), 3, _shares(TOGETHER))
+    totals = together(samples.the_round(7, TOGETHER), 3, _own(TOGETHER), _shares(TOGETHER))
     assert np.array_equal(totals.values, sum(map(samples.whole, CLIENTS)))
     assert totals.weight == 84
 
 
 def test_without_one_of_the_holders_there_is_no_number() -> None:
-    asked, shares = samples.the_round(7, TOGETHER), _shares(TOGETHER)
+    asked, own, shares = samples.the_round(7, TOGETHER), _own(TOGETHER), _shares(TOGETHER)
     for place in range(3):
         some = [share for index, share in enumerate(shares) if index != place]
         with pytest.raises(FleetError, match="2 answered"):
-            together(asked, 3, some)
+            together(asked, 3, own, some)
         with pytest.raises(FleetError, match="is not the sum"):
-            together(asked, 3, [*some, Share(np.zeros_like(shares[0].words))])
+            together(asked, 3, own, [*some, Share(np.zeros_like(shares[0].words))])
         with pytest.raises(FleetError, match="is not the sum"):
-            together(asked, 3, [*some, some[0]])
-        left = sum(share.words for share in some)
-        assert all(130 < _chi_squared(left[0], shift) < 400 for shift in (0, 8, PARAMETERS.plain_bits - 8))
+            together(asked, 3, own, [*some, some[0]])
+        left = sum((share.words for share in some), own.words)
+        assert all(130 < _chi_squared(left[0], shift) < 400 for shift in PLAINTEXT)
 
 
 def test_requests_for_different_clients_leave_noise() -> None:
     """A coordinator that names other clients to each of the holders: the pads of neither crowd cancel."""
-    whole, (first, second, third) = samples.the_round(7, TOGETHER), _shares(TOGETHER)
+    whole, own, (first, second, third) = samples.the_round(7, TOGETHER), _own(TOGETHER), _shares(TOGETHER)
     other = samples.shared_request(2, TOGETHER, ("amiens", "brest", "dijon"))
     wrong = samples.holder(2).share(other, Answered(), Kept([]))
     with pytest.raises(FleetError, match="is not the sum"):
-        together(whole, 3, [first, second, wrong])
-    assert 130 < _chi_squared((first.words + second.words + wrong.words)[0]) < 400
-    assert together(whole, 3, [first, second, third]).weight == 84
+        together(whole, 3, own, [first, second, wrong])
+    left = (own.words + first.words + second.words + wrong.words)[0]
+    assert all(130 < _chi_squared(left, shift) < 400 for shift in PLAINTEXT)
+    assert together(whole, 3, own, [first, second, third]).weight == 84
 
 
 def test_a_count_says_how_many_and_nothing_else() -> None:
@@ -412,11 +427,6 @@ def test_shares_come_back_from_their_bytes() -> None:
             Count.from_bytes(wrong, PARAMETERS)
 
 
-def test_a_single_holder_does_not_answer_for_several() -> None:
-    with pytest.raises(FleetError, match="shared by 3 key holders"):
-        samples.holder().answer(samples.shared_request(0, TOGETHER), Answered(), Kept([]))
-
-
 def test_each_of_several_holders_has_a_floor_and_a_memory() -> None:
     keeper, kept = samples.holder(1), Kept([])
     with pytest.raises(FleetError, match="no crowd"):
@@ -434,7 +444,7 @@ def test_the_first_holder_alone_gets_the_sum_of_ciphertexts() -> None:
     asked = [samples.shared_request(place, holders) for place in range(2)]
     assert [bool(request.total) for request in asked] == [True, False]
     shares = [samples.holder(which).share(asked[place], Answered(), Kept([])) for place, which in enumerate(holders)]
-    assert together(samples.the_round(7, holders), 3, shares).weight == 84
+    assert together(samples.the_round(7, holders), 3, _own(holders), shares).weight == 84
 
 
 def test_a_holder_is_there_once() -> None:

@@ -23,6 +23,7 @@ from koinon.privacy.encrypted_sum.client import encrypted
 from koinon.privacy.encrypted_sum.holder import Request
 from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.pads import Round
+from koinon.privacy.encrypted_sum.shares import Share, together
 
 pytest.importorskip("tenseal", reason="needs koinon[he]")
 
@@ -53,8 +54,9 @@ def answered(office: Office, rounds: list[Round]) -> Totals:
             sent.update.replace(round.digest, rounds[0].digest, 1)
         )  # a ciphertext says nothing about what it is for
         pads.append(sent.pads[0])
-    body = office.answer(Request(rounds[0], tuple(pads), total.to_bytes()).to_bytes())
-    return Totals.from_bytes(body, rounds[0].parameters)
+    blinded = total.blinded(bytes(32))
+    body = office.answer(Request(rounds[0], tuple(pads), blinded.total).to_bytes())
+    return together(rounds[0], len(pads), blinded.share, [Share.from_bytes(body, rounds[0].parameters)])
 
 
 def test_an_attempt_that_is_not_of_its_round_is_refused(office: Office) -> None:

@@ -14,12 +14,12 @@ from koinon.fleet.keyholder.office import Office
 from koinon.fleet.wire.encrypted_terms import ATTEMPTS, PAD_BYTES, HolderLink
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import OwnKey
-from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum
+from koinon.privacy.encrypted_sum.ciphertexts import Blinded, EncryptedSum
 from koinon.privacy.encrypted_sum.client import Sent, encrypted
 from koinon.privacy.encrypted_sum.holder import Request
-from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.pads import Round
-from koinon.privacy.encrypted_sum.parameters import Parameters
+from koinon.privacy.encrypted_sum.parameters import INTEGER_BITS, Parameters
+from koinon.privacy.encrypted_sum.shares import Share, together
 from koinon.privacy.secure_sum.roster import Roster
 
 pytest.importorskip("tenseal", reason="needs koinon[he]")
@@ -52,12 +52,23 @@ def sent(office: Office, round: int, attempt: int, keys: list[OwnKey]) -> tuple[
     return own, [encrypted(own, [office.public], key.public.text, numbers, key.sign) for key in keys]
 
 
-def asked(round: Round, named: list[Sent], summed: list[Sent]) -> bytes:
-    """Return the request that names some, with the sum of some."""
+def blinded(round: Round, summed: list[Sent]) -> Blinded:
+    """Return the sum of some."""
     total = EncryptedSum(round)
     for one in summed:
         total.add(one.update)
-    return Request(round, tuple(one.pads[0] for one in named), total.to_bytes()).to_bytes()
+    return total.blinded(bytes(32))
+
+
+def counted(answer: bytes) -> int:
+    """Return how many clients an answer counts."""
+    (word,) = Share.from_bytes(answer, PARAMETERS).count.words
+    return round(int(word) / (1 << (INTEGER_BITS - PARAMETERS.plain_bits)))
+
+
+def asked(round: Round, named: list[Sent], summed: list[Sent]) -> bytes:
+    """Return the request that names some, with the sum of some."""
+    return Request(round, tuple(one.pads[0] for one in named), blinded(round, summed).total).to_bytes()
 
 
 def request(office: Office, round: int, attempt: int = 0, keys: list[OwnKey] = PARTIES) -> bytes:
@@ -80,9 +91,10 @@ def code(office: Office, body: bytes) -> str:
 
 
 def test_the_same_request_has_the_same_answer_also_after_a_restart(folder: Path) -> None:
-    body = request(first := Office.open(folder, 3, None), 1)
+    own, parts = sent(first := Office.open(folder, 3, None), 1, 0, PARTIES)
+    body = asked(own, parts, parts)
     answer = first.answer(body)
-    totals = Totals.from_bytes(answer, PARAMETERS)
+    totals = together(own, 4, blinded(own, parts).share, [Share.from_bytes(answer, PARAMETERS)])
     assert (totals.clients, totals.weight) == (4, 8)
     np.testing.assert_array_equal(totals.values, 4 * 2 * 512)
     assert first.answer(body) == answer == Office.open(folder, 3, None).answer(body)
@@ -105,7 +117,7 @@ def test_what_was_spoiled_is_over_and_the_round_is_asked_for_under_another_numbe
     assert code(office, body) == "spoiled"
     again = Office.open(folder, 3, None)
     assert code(again, body) == code(again, request(again, 1)) == "spoiled"
-    assert Totals.from_bytes(again.answer(request(again, 1, 1)), PARAMETERS).clients == 4
+    assert counted(again.answer(request(again, 1, 1))) == 4
     assert code(again, body) == "refused"
 
 
@@ -142,7 +154,7 @@ def test_few_strangers_and_the_unsigned_are_refused(folder: Path) -> None:
     pad = found[0].pads[0]
     forged = Sent(found[0].update, (type(pad)(PARTIES[1].public.text, pad.sealed, pad.signature),))
     assert code(office, asked(own, [forged, *found[1:]], found)) == "refused"
-    assert Totals.from_bytes(office.answer(asked(own, found, found)), PARAMETERS).clients == 3
+    assert counted(office.answer(asked(own, found, found))) == 3
 
 
 def test_the_keys_are_made_once_and_readable_for_their_owner_alone(folder: Path) -> None:

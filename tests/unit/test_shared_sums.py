@@ -17,7 +17,7 @@ from koinon.fleet.keyholder.office import Office
 from koinon.fleet.wire.encrypted_terms import ATTEMPTS
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import OwnKey
-from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum
+from koinon.privacy.encrypted_sum.ciphertexts import Blinded, EncryptedSum
 from koinon.privacy.encrypted_sum.client import Sent, encrypted
 from koinon.privacy.encrypted_sum.holder import Request
 from koinon.privacy.encrypted_sum.packing import Totals
@@ -95,12 +95,12 @@ def sent(own: list[Office], round: int, attempt: int = 0, keys: list[OwnKey] = P
     return this, [encrypted(this, holders, key.public.text, numbers, key.sign) for key in keys]
 
 
-def added(round: Round, parts: list[Sent]) -> bytes:
+def added(round: Round, parts: list[Sent]) -> Blinded:
     """Return the sum of what some have sent."""
     total = EncryptedSum(round)
     for one in parts:
         total.add(one.update)
-    return total.to_bytes()
+    return total.blinded(bytes(32))
 
 
 def total(holders: KeyHolders, round: Round, parts: list[Sent], summed: list[Sent] | None = None) -> Totals:
@@ -111,7 +111,7 @@ def total(holders: KeyHolders, round: Round, parts: list[Sent], summed: list[Sen
 def request(round: Round, parts: list[Sent], place: int) -> bytes:
     """Return what the holder at a place is asked."""
     own = tuple(one.pads[place] for one in parts)
-    return Request(round, own, b"" if place else added(round, parts)).to_bytes()
+    return Request(round, own, b"" if place else added(round, parts).total).to_bytes()
 
 
 def test_the_shares_of_both_are_the_sum_and_each_is_asked_to_count_before_either_lets_out(folders: list[Path]) -> None:

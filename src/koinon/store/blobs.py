@@ -47,7 +47,7 @@ class Blobs:
                     os.fsync(file.fileno())
             partial.replace(self.path(state.hexdigest()))
             if self._synced:
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise StoreError(
@@ -81,7 +81,7 @@ class Blobs:
         """Force a file that was written without ``synced`` to the disk."""
         with self.path(name).open("rb") as file:
             os.fsync(file.fileno())
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def keep(self, names: Iterable[str]) -> None:
         """Delete every other file, and what an interrupted write left."""
@@ -131,7 +131,7 @@ def unpack(data: bytes | bytearray | memoryview) -> Tree:
         raise FormatError(f"The file's tree cannot be rebuilt: {error}.") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable, where the system lets a folder be synced."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -1,7 +1,7 @@
 """The coordinator's half of an encrypted sum: it adds ciphertexts, asks the key holders, and never decrypts.
 
-All it keeps of its own is how often a stage was begun anew, as an empty message in the mailbox. A coordinator that starts again
-reads the same updates from the spool, makes the same request of them, and so has the same answer.
+All it keeps of its own is how often a stage was begun anew, as an empty message in the mailbox, and the secret of its blinds. A
+coordinator that starts again reads the same updates from the spool, makes the same request of them, and so has the same answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from koinon.fleet.coordinator.secure_sum import Office
 from koinon.fleet.wire.encrypted_terms import needed, round_of
 from koinon.fleet.wire.refusal import Refusal
 from koinon.privacy.encrypted_sum.binary import Reader
-from koinon.privacy.encrypted_sum.ciphertexts import UPDATE, EncryptedSum
+from koinon.privacy.encrypted_sum.ciphertexts import UPDATE, Blinded, EncryptedSum
 from koinon.privacy.encrypted_sum.keys import PublicKey
 from koinon.privacy.encrypted_sum.pads import Round, SealedPad
 from koinon.privacy.secure_sum.layout import Total
@@ -113,12 +113,10 @@ class EncryptedRound:
         parameters = self.round.parameters
         if not received:
             return Total(np.zeros(parameters.values, np.int64), 0, np.zeros(parameters.figures))
-        total, pads = self._added(received)
+        blinded, pads = self._added(received)
         while True:
             try:
-                totals = self._holders.total(self.round, pads, total)
-                if totals.clients != len(received):
-                    raise FormatError(f"It is for {totals.clients} clients, and {len(received)} were asked for.")
+                totals = self._holders.total(self.round, pads, blinded)
                 return Total(totals.values, totals.weight, totals.figures)
             except Silent as error:
                 wait(str(error))
@@ -145,14 +143,14 @@ class EncryptedRound:
         office = self._office
         return Address(office.run, office.round, f"{office.purpose.value}-{attempt}-encrypted")
 
-    def _added(self, received: Sequence[Received]) -> tuple[bytes, list[tuple[SealedPad, ...]]]:
-        """Return the sum of the ciphertexts, and each client's pads."""
+    def _added(self, received: Sequence[Received]) -> tuple[Blinded, list[tuple[SealedPad, ...]]]:
+        """Return the sum of the ciphertexts as key holders may see it, and each client's pads."""
         total, pads = EncryptedSum(self.round), []
         for part in received:
             update, sealed = part.encrypted()
             total.add(update)
             pads.append(self._pads(sealed))
-        return total.to_bytes(), pads
+        return total.blinded(self._office.blinds), pads
 
     def _pads(self, sealed: memoryview) -> tuple[SealedPad, ...]:
         """Return one pad for each key holder. Raises FormatError for anything else."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 from koinon.errors import FleetError, FormatError
 from koinon.fleet.coordinator.key_holder import KeyHolder, Silent, Terms
 from koinon.fleet.wire.refusal import Refusal
+from koinon.privacy.encrypted_sum.ciphertexts import Blinded
 from koinon.privacy.encrypted_sum.holder import Request
 from koinon.privacy.encrypted_sum.keys import PublicKey
 from koinon.privacy.encrypted_sum.packing import Totals
@@ -28,37 +29,36 @@ class KeyHolders:
     holders: tuple[KeyHolder, ...]
     keys: tuple[PublicKey, ...]
 
-    def total(self, round: Round, pads: Sequence[Sequence[SealedPad]], ciphertexts: bytes) -> Totals:
-        """Return the totals of clients' ``pads``, one for each holder, and the sum of their ciphertexts.
+    def total(self, round: Round, pads: Sequence[Sequence[SealedPad]], blinded: Blinded) -> Totals:
+        """Return the totals of clients' ``pads``, one for each holder, and the blinded sum of their ciphertexts.
 
-        Of several holders (experimental) each is asked for its share only when all have agreed to answer, and what they count
-        is right: before that nothing is let out, and the round may be begun anew. Raises Silent, FormatError, and Refusal,
-        after which it may be; ``spoiled`` where this is no sum.
+        A single holder counts before it answers. Of several (experimental) each is asked for its share only when all have
+        agreed to answer, and what they count is right: before that nothing is let out, and the round may be begun anew.
+        Raises Silent, FormatError, and Refusal, after which it may be; ``spoiled`` where this is no sum.
         """
         own = [tuple(pad[place] for pad in pads) for place in range(len(self.keys))]
-        asked = [Request(round, part, b"" if place else ciphertexts).to_bytes() for place, part in enumerate(own)]
-        if len(asked) > 1:
-            return self._shared(round, len(pads), asked)
-        most = _HEAD_BYTES + _WORD * (round.parameters.values + round.parameters.figures)
-        (totals,) = self._each(asked, lambda holder, body: Totals.from_bytes(holder.sum(body, most), round.parameters))
-        return totals
+        asked = [Request(round, part, b"" if place else blinded.total).to_bytes() for place, part in enumerate(own)]
+        promised = len(asked) > 1
+        if promised:
+            self._count(round, len(pads), asked)
+        most = _HEAD_BYTES + _WORD * DEGREE * round.parameters.ciphertexts
+        try:
+            shares = self._each(asked, lambda holder, body: Share.from_bytes(holder.sum(body, most), round.parameters))
+        except Refusal as error:
+            if promised:
+                raise Silent(f"a share that was promised: {error}") from error
+            raise
+        try:
+            return together(round, len(pads), blinded.share, shares)
+        except FleetError as error:
+            raise FormatError(str(error)) from error
 
-    def _shared(self, round: Round, clients: int, asked: Sequence[bytes]) -> Totals:
-        parameters = round.parameters
-        counts = self._each(asked, lambda holder, body: Count.from_bytes(holder.count(body), parameters))
+    def _count(self, round: Round, clients: int, asked: Sequence[bytes]) -> None:
+        counts = self._each(asked, lambda holder, body: Count.from_bytes(holder.count(body), round.parameters))
         try:
             check_count(round, clients, counts)
         except FleetError as error:
             raise Refusal(409, "spoiled", str(error)) from error
-        most = _HEAD_BYTES + _WORD * DEGREE * parameters.ciphertexts
-        try:
-            shares = self._each(asked, lambda holder, body: Share.from_bytes(holder.sum(body, most), parameters))
-        except Refusal as error:
-            raise Silent(f"a share that was promised: {error}") from error
-        try:
-            return together(round, clients, shares)
-        except FleetError as error:
-            raise FormatError(str(error)) from error
 
     def _each(self, asked: Sequence[bytes], ask: Callable[[KeyHolder, bytes], Answered]) -> list[Answered]:
         """Return every holder's answer. A FormatError says whose it is."""

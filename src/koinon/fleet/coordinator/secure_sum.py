@@ -39,6 +39,7 @@ class Office:
     purpose: Purpose
     roster: Roster | None = None  # who may take part
     holders: tuple[KeyHolder, ...] = ()  # who decrypts an encrypted sum
+    blinds: bytes = b""  # the secret under which such a sum is shown to them
 
     def at(self, attempt: int, stage: Stage) -> Address:
         """Return the address of a step of the protocol."""

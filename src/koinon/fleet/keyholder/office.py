@@ -1,6 +1,6 @@
 """A key holder's folder: its keys, made once, and what it has decrypted, written down before anybody hears of it.
 
-Of each round of a run one sum is let out. A number that could not be decrypted is over, and the round may be asked
+A sum is blinded by the coordinator: all that is seen here is how many it counts. Of each round of a run one is let out. A number that could not be decrypted is over, and the round may be asked
 for under a later one; once a sum of it has been let out, no other is: two that differ by one client are its update.
 One of several key holders cannot tell a sum from noise, so each is asked first how many clients it counts; that
 says nothing about their numbers, and the round may be asked for under a later number until a share has been let out.
@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TypeAlias, TypeVar
+from typing import Self
 
 from koinon.errors import ConfigurationError, FleetError, FormatError, StoreError
 from koinon.fleet.wire.encrypted_terms import ATTEMPTS
@@ -21,7 +21,6 @@ from koinon.fleet.wire.signatures import PublicKey as ClientKey
 from koinon.fleet.wire.signatures import forget_partial, write_secret
 from koinon.privacy.encrypted_sum.holder import Answered, KeyHolder, Request
 from koinon.privacy.encrypted_sum.keys import PublicKey, SecretKey
-from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.shares import Share
 from koinon.privacy.secure_sum.roster import Roster
 
@@ -31,8 +30,6 @@ _RESTORE = (
     "Restore the whole folder, if there is a copy from after the last sum: an older one would let out second sums. Else make "
     "new keys in another folder."
 )
-Found = TypeVar("Found")
-_Decide: TypeAlias = Callable[[Request, Answered, Callable[[Answered], None]], Found]
 
 
 class Office:
@@ -74,31 +71,28 @@ class Office:
         return self._secret.public
 
     def answer(self, body: bytes) -> bytes:
-        """Return the totals that a request asks for, of several key holders this one's share; always the same of the same request.
+        """Return this key holder's share of the sum that a request asks for; always the same of the same request.
 
         Raises FormatError for what is no request, and Refusal: ``spoiled`` where this number is over without a sum, so that
         the round is to be asked for under a later one, ``refused`` where somebody has to look into it.
         """
-        request, holder = Request.from_bytes(body), KeyHolder(secret=self._secret, verify=self._verify)
-        others = len(request.round.keys) - 1
-        decide: _Decide[Totals | Share] = holder.share if others else holder.answer
-        found = self._decided(request, decide)
-        run, number = request.round.run, request.round.number
+        request = Request.from_bytes(body)
+        share = self._decided(request)
+        run, number, others = request.round.run, request.round.number, len(request.round.keys) - 1
         if self._released.get(run) != number:
             released = {**self._released, run: number}
             _write(self._folder / _RELEASED, json.dumps(released, sort_keys=True).encode())
             self._released = released
             did = f"Answered with a share, one of {others + 1} (experimental)," if others else "Decrypted"
             self._say(f"{did} round {number // ATTEMPTS} of {run!r}: the sum of {len(request.pads)} clients")
-        return found.to_bytes()
+        return share.to_bytes()
 
     def count(self, body: bytes) -> bytes:
         """Return, of several key holders, this one's share of how many clients are in a sum; raises what :meth:`answer` does."""
-        holder = KeyHolder(secret=self._secret, verify=self._verify)
-        return self._decided(Request.from_bytes(body), holder.share).count.to_bytes()
+        return self._decided(Request.from_bytes(body)).count.to_bytes()
 
-    def _decided(self, request: Request, decide: _Decide[Found]) -> Found:
-        """Return what is found of a request, once it is written down that this number is this request's."""
+    def _decided(self, request: Request) -> Share:
+        """Return the share that a request is for, once it is written down that this number is this request's."""
         run, number = request.round.run, request.round.number
         self._refuse_a_second_sum(run, number)
         over = False
@@ -112,7 +106,7 @@ class Office:
         latest, known = self._answered.rounds.get(run, (-1, ""))
         over = number == latest and request.digest != known and self._released.get(run) != number
         try:
-            return decide(request, self._answered, keep)
+            return KeyHolder(secret=self._secret, verify=self._verify).share(request, self._answered, keep)
         except FormatError:
             raise
         except FleetError as error:

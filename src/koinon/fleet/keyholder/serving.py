@@ -129,7 +129,7 @@ class _Calls:
         return JSONResponse({"roster": None if roster is None else roster.digest().hex()})
 
     async def sum(self, request: Request) -> Response:
-        """Decrypt a sum, or this holder's share of it."""
+        """Decrypt a blinded sum: return this holder's share of it."""
         return await self._asked(request, self._office.answer)
 
     async def count(self, request: Request) -> Response:

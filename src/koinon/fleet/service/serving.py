@@ -50,12 +50,14 @@ from koinon.fleet.wire.receipts import Opening, canonical
 from koinon.fleet.wire.rosters import shown
 from koinon.fleet.wire.signatures import OwnKey, digest, kept_secret, write_secret
 from koinon.privacy.hiding import hiding
-from koinon.privacy.random_bits import PrivacyKeys
+from koinon.privacy.random_bits import KEY_BYTES, PrivacyKeys
 from koinon.privacy.releases import Releases, releases
 from koinon.report.progress import describe
+from koinon.store.blobs import sync_folder
 from koinon.store.run_directory import LEDGER, difference, short
 
 _PRIVACY_KEYS = "privacy.keys"
+_BLINDS = "blinds.key"
 _INVITATION_HOURS = 24.0 * 7
 _GRACE_SECONDS = 30.0  # how long clients have to hear that a run is over
 _LOOK_SECONDS = 0.1
@@ -187,7 +189,9 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     keys = parts.access.keys()
     chain = partial(ReceiptChain, opening, parts.key, ledger, run.members, keys)
     roster = None if settings.roster is None else shown(settings.roster)
-    office = partial(Office, parts.mailbox, keys, key, roster=roster, holders=_holders(app, settings))
+    holders = _holders(app, settings)
+    blinds = _blinds(ledger.folder) if holders else b""
+    office = partial(Office, parts.mailbox, keys, key, roster=roster, holders=holders, blinds=blinds)
     driven = Driven(run, training, app.engine, chain, office, _recorder(key, app, rounds))
     served = ServedRun(
         run=run,
@@ -217,6 +221,13 @@ def _holders(app: ServedApp, settings: Settings) -> tuple[KeyHolder, ...]:
             f"{len(step.keys)}. Give --keyholder LINK for each, which koinon keyholder prints at another institution."
         )
     return tuple(map(KeyHolder, settings.keyholders))
+
+
+def _blinds(folder: Path) -> bytes:
+    """Return the secret of a run's blinds, made if there is none: without it no sum would be asked for in the same way again."""
+    secret = kept_secret(folder / _BLINDS, lambda: secrets.token_bytes(KEY_BYTES))
+    sync_folder(folder)
+    return secret
 
 
 def _releases(app: ServedApp, plan: Plan, folder: Path) -> Releases | None:

@@ -7,14 +7,18 @@ ciphertext, so a stranger's can be wrong but never malformed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import numpy as np
 
 from koinon.errors import FleetError, FormatError
 from koinon.privacy.encrypted_sum.binary import Reader
+from koinon.privacy.encrypted_sum.blinds import Blind, turns
 from koinon.privacy.encrypted_sum.pads import Round
 from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, MODULUS, MODULUS_BITS, Parameters
+from koinon.privacy.encrypted_sum.shares import Share
 from koinon.tree import Array
 
 UPDATE, SUM = b"koinon encrypted update 1\n", b"koinon encrypted sum 1\n"
@@ -63,6 +67,14 @@ def update_bytes(parameters: Parameters) -> int:
     return len(UPDATE) + _DIGEST_BYTES + parameters.ciphertext_bytes * parameters.ciphertexts
 
 
+@dataclass(frozen=True)
+class Blinded:
+    """What key holders are shown of a sum, as bytes, and the coordinator's own ``share``, which makes a sum of their answers."""
+
+    total: bytes
+    share: Share
+
+
 class EncryptedSum:
     """The running sum of clients' ciphertexts: uint64 ``[ciphertexts, 2, DEGREE]``, 16 bytes a coefficient."""
 
@@ -97,8 +109,17 @@ class EncryptedSum:
         self.clients += other.clients
 
     def to_bytes(self) -> bytes:
-        """Return what the key holder decrypts."""
+        """Return the sum as it is. A key holder that is shown it sees what it is the sum of: see :meth:`blinded`."""
         return b"".join((SUM, self._round.digest, *(packed(words, 0) for total in self._total for words in total)))
+
+    def blinded(self, secret: bytes) -> Blinded:
+        """Return the sum under a blind, the same of the same sum and ``secret``, 32 bytes that only the coordinator has."""
+        blinds = islice(Blind(secret, self.to_bytes()).polynomials(), len(self._total))
+        parts, share = [SUM, self._round.digest], np.empty((len(self._total), DEGREE), np.uint64)
+        for (first, second), blind, own in zip(self._total, blinds, share, strict=True):
+            parts += packed(reduced(first + blind), 0), packed(second, 0)
+            own[:] = -turns(blind)
+        return Blinded(b"".join(parts), Share(share))
 
 
 def summed(data: bytes | memoryview, round: Round) -> memoryview:

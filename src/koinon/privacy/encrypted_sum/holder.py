@@ -1,4 +1,7 @@
-"""The key holder's half: who it is asked about, what it refuses, what it writes down before it decrypts."""
+"""The key holder's half: who it is asked about, what it refuses, what it writes down before it decrypts.
+
+It finds how many clients a sum counts. The rest of what it decrypts is the coordinator's blind, and says nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,9 @@ import numpy as np
 from koinon.errors import ConfigurationError, FleetError, FormatError, StoreError
 from koinon.privacy.encrypted_sum import binary, ciphertexts, lattice
 from koinon.privacy.encrypted_sum.keys import SecretKey
-from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.pads import LONGEST_NAME, MOST_HOLDERS, Pad, Round, SealedPad, Verify
-from koinon.privacy.encrypted_sum.parameters import DEGREE, Parameters
-from koinon.privacy.encrypted_sum.shares import Share, together
+from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, TURN_BITS, Parameters
+from koinon.privacy.encrypted_sum.shares import Share, check_count
 from koinon.privacy.random_bits import KEY_BYTES
 from koinon.tree import Array
 
@@ -31,8 +33,8 @@ _FORMAT = 1
 class Request:
     """What a coordinator asks: the sum of these clients, in this round.
 
-    ``pads`` are those for the holder that is asked. ``total`` is the sum of their ciphertexts, :meth:`EncryptedSum.to_bytes`;
-    of several holders the first one alone gets it, and the others nothing.
+    ``pads`` are those for the holder that is asked. ``total`` is the blinded sum of their ciphertexts,
+    :meth:`EncryptedSum.blinded`; of several holders the first one alone gets it, and the others nothing.
     """
 
     round: Round
@@ -107,7 +109,7 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyHolder:
-    """Decrypts sums for a coordinator it does not trust.
+    """Decrypts blinded sums for a coordinator it does not trust.
 
     ``verify`` knows the clients and their keys, from a list that the coordinator cannot change: clients that it made up
     would be taken for a crowd. The floor is that of the public key.
@@ -121,26 +123,23 @@ class KeyHolder:
         """The fewest clients of whom a sum is decrypted."""
         return self.secret.public.floor
 
-    def answer(self, request: Request, answered: Answered, keep: Callable[[Answered], None]) -> Totals:
-        """Return the totals of a request, after ``keep`` has put the new state where a crash does not take it.
+    def share(self, request: Request, answered: Answered, keep: Callable[[Answered], None]) -> Share:
+        """Return this holder's share of a sum, after ``keep`` has put the new state where a crash does not take it.
 
         The same request again has the same answer. Raises FleetError for a request that is refused: another key, too few
-        clients or too many, one of them twice, a signature or a seal that does not hold, a round that is over. Raises it
-        too where the ciphertext is not the sum of these clients; that round is then over, and no number is returned.
-        """
-        return together(request.round, len(request.pads), [self.share(request, answered, keep)])
-
-    def share(self, request: Request, answered: Answered, keep: Callable[[Answered], None]) -> Share:
-        """Return this holder's share of a sum, refused as :meth:`answer` refuses.
-
-        It is uniform without the other holders' shares; the share of a single holder is the sum.
+        clients or too many, one of them twice, a signature or a seal that does not hold, a round that is over. A single
+        holder raises it too where the ciphertext is not the sum of these clients; that round is then over, and no number is
+        returned. Of several none can see that, and they are asked to count first.
         """
         self._admit(request)
         first = request.round.keys[0] == self.secret.public.fingerprint  # the others' requests have no ciphertext
         body = ciphertexts.summed(request.total, request.round) if first else None
         pads = [pad.opened(request.round, self.secret) for pad in request.pads]
         keep(answered.with_request(request))
-        return Share(self._decrypted(request.round.parameters, body, pads))
+        share = Share(self._decrypted(request.round.parameters, body, pads))
+        if len(request.round.keys) == 1:
+            check_count(request.round, len(pads), [share.count])
+        return share
 
     def _admit(self, request: Request) -> None:
         round, names = request.round, [pad.client for pad in request.pads]
@@ -163,14 +162,15 @@ class KeyHolder:
                 )
 
     def _decrypted(self, parameters: Parameters, body: memoryview | None, pads: list[Pad]) -> Array:
-        plaintexts = np.zeros((parameters.ciphertexts, DEGREE), np.uint64)
+        """Return a share's words: what the ciphertexts hold, less the pads."""
+        words = np.zeros((parameters.ciphertexts, DEGREE), np.uint64)
         if body is not None:
-            with lattice.opened(parameters.plain_bits) as seal:
+            with lattice.opened(TURN_BITS) as seal:
                 decrypt, _ = seal.decryptor(self.secret.lattice)
-                for index, plaintext in enumerate(plaintexts):
+                for index, plaintext in enumerate(words):
                     own = body[index * ciphertexts.SUM_BYTES : (index + 1) * ciphertexts.SUM_BYTES]
-                    plaintext[:] = decrypt(ciphertexts.polynomials(own))
+                    plaintext[:] = decrypt(ciphertexts.polynomials(own)) << np.uint64(INTEGER_BITS - TURN_BITS)
         for pad in pads:
-            for plaintext, own in zip(plaintexts, pad.plaintexts(), strict=False):  # a pad has no end
-                plaintext -= own
-        return plaintexts & np.uint64((1 << parameters.plain_bits) - 1)
+            for plaintext, own in zip(words, pad.plaintexts(), strict=False):  # a pad has no end
+                plaintext -= own << np.uint64(INTEGER_BITS - parameters.plain_bits)
+        return words

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from koinon.errors import ClientError
-from koinon.privacy.encrypted_sum.binary import Reader, number
 from koinon.privacy.encrypted_sum.parameters import BLOCK, DEGREE, INTEGER_BITS, Parameters
 from koinon.tree import Array
 
 FIGURE_SCALE = 2.0**20
 """Metric sums are rounded to multiples of 1 / FIGURE_SCALE."""
-_TOTALS = b"koinon decrypted sum 1\n"
-_WORD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +32,6 @@ class Totals:
     weight: int
     figures: Array
     clients: int
-
-    def to_bytes(self) -> bytes:
-        """Return what a key holder answers."""
-        head = (_TOTALS, number(self.clients), self.weight.to_bytes(_WORD, "little", signed=True))
-        return b"".join((*head, self.figures.astype("<f8").tobytes(), self.values.astype("<i8", copy=False).tobytes()))
-
-    @classmethod
-    def from_bytes(cls, data: bytes, parameters: Parameters) -> Self:
-        """Return the totals of :meth:`to_bytes`. Raises FormatError for anything else."""
-        reader = Reader(data, _TOTALS, "A key holder's answer")
-        clients, weight = reader.number(parameters.cohort), int.from_bytes(reader.take(_WORD), "little", signed=True)
-        figures = np.frombuffer(reader.take(_WORD * parameters.figures), "<f8")
-        values = np.frombuffer(reader.take(_WORD * parameters.values), "<i8")
-        reader.end()
-        return cls(values=values, weight=weight, figures=figures, clients=clients)
 
 
 class Packed:

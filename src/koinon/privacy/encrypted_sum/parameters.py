@@ -28,6 +28,10 @@ SPECIAL = 40961
 """The prime that is divided out in encrypting: 16 bits. The two have 76 bits; the HE standard (Albrecht et al., 2018) allows
 109 for 128 bits of security in this ring, and 75 for 192."""
 MODULUS_BITS = MODULUS.bit_length()
+TURN_BITS = 54
+"""So many leading bits of what a ciphertext holds are decrypted, of a turn round its modulus: those of a plaintext and more.
+The blind has all of the modulus, and what is left without it is rounded to a plaintext, once, by the coordinator."""
+_ANSWERED = 4 + (MODULUS >> TURN_BITS)  # twice what that rounding and a blind's may add to the noise, and SEAL's own
 STEP = 4
 """Ciphertexts are shortened by whole multiples of this many bits."""
 BLOCK = DEGREE - 1
@@ -125,7 +129,7 @@ class Parameters:
     @property
     def margin_bits(self) -> int:
         """The noise budget, in whole bits, that a whole cohort's sum has left at the very least."""
-        return int(math.log2(MODULUS / ((self.cohort * noise(self.dropped_bits)) << self.plain_bits)))
+        return int(math.log2(MODULUS / ((self.cohort * noise(self.dropped_bits) + _ANSWERED) << self.plain_bits)))
 
     @cached_property
     def digit_bits(self) -> int:
@@ -172,7 +176,7 @@ class Parameters:
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 over the text, and over the numbers of this file."""
-        return hashlib.sha256(b"%d %d %d " % (DEGREE, MODULUS, SPECIAL) + self.text()).digest()
+        return hashlib.sha256(b"%d %d %d %d " % (DEGREE, MODULUS, SPECIAL, TURN_BITS) + self.text()).digest()
 
 
 def noise(dropped: tuple[int, int]) -> int:
@@ -188,8 +192,8 @@ def noise(dropped: tuple[int, int]) -> int:
 
 
 def _room(cohort: int, dropped: tuple[int, int]) -> int:
-    """Return the most bits of a plaintext at which a cohort's noise is below half the distance of two plaintexts, less 1."""
-    return ((MODULUS - 1) // (cohort * noise(dropped) + 2)).bit_length() - 1
+    """Return the most bits of a plaintext at which a cohort's noise, as answered, is below half the distance of two."""
+    return ((MODULUS - 1) // (cohort * noise(dropped) + _ANSWERED)).bit_length() - 1
 
 
 def _limit(bound: float, largest_weight: int, scale: int) -> int:

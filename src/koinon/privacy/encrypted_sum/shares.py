@@ -1,4 +1,4 @@
-"""The shares of a sum: each key holder takes off its own pads, and only all of their shares add up to the sum.
+"""The shares of a sum: the coordinator takes off its blind and each key holder its own pads, and only all of that is the sum.
 
 Several holders are experimental. Additive sharing of the one-time pads, n of n: a client adds a pad for each holder, so
 what lacks one holder's share is uniform, whoever works together otherwise. A share's first column says how many clients
@@ -18,7 +18,7 @@ from koinon.privacy.encrypted_sum import packing
 from koinon.privacy.encrypted_sum.binary import Reader
 from koinon.privacy.encrypted_sum.packing import Totals
 from koinon.privacy.encrypted_sum.pads import Round
-from koinon.privacy.encrypted_sum.parameters import DEGREE, Parameters
+from koinon.privacy.encrypted_sum.parameters import DEGREE, INTEGER_BITS, Parameters
 from koinon.tree import Array
 
 _SHARE, _COUNT = b"koinon share of a sum 1\n", b"koinon share of a count 1\n"
@@ -43,7 +43,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Share:
-    """A holder's share of the plaintexts: uint64 ``[ciphertexts, DEGREE]``."""
+    """A share of the plaintexts: uint64 ``[ciphertexts, DEGREE]``, in ``2**-64`` turns round their modulus."""
 
     words: Array
 
@@ -64,7 +64,7 @@ class Share:
 
 
 def check_count(round: Round, clients: int, shares: Sequence[Count]) -> None:
-    """Raise FleetError unless every ciphertext counts the ``clients`` whose pads were taken off."""
+    """Raise FleetError unless every ciphertext counts the ``clients`` whose pads each of the key holders has taken off."""
     if len(shares) != len(round.keys):
         raise FleetError(
             f"The sum is shared by {len(round.keys)} key holders, and {len(shares)} answered. Without all of them it is "
@@ -77,18 +77,22 @@ def check_count(round: Round, clients: int, shares: Sequence[Count]) -> None:
         )
 
 
-def together(round: Round, clients: int, shares: Sequence[Share]) -> Totals:
-    """Return the totals of all holders' shares; each holder has had a request with its own pads of the same clients.
+def together(round: Round, clients: int, own: Share, shares: Sequence[Share]) -> Totals:
+    """Return the totals of all holders' shares and the coordinator's ``own``, which takes the blind off.
 
-    Raises FleetError unless each plaintext counts the clients whose pads were taken off: no number is returned then.
+    Each holder has had a request with its own pads of the same clients. Raises FleetError unless each plaintext counts the clients whose pads were taken off: no number is returned then.
     """
     check_count(round, clients, [share.count for share in shares])
-    return packing.unpacked(round.parameters, _added([share.words for share in shares], round.parameters), clients)
+    return packing.unpacked(
+        round.parameters, _added([own.words, *(share.words for share in shares)], round.parameters), clients
+    )
 
 
 def _added(words: Sequence[Array], parameters: Parameters) -> Array:
-    added: Array = np.sum(words, axis=0, dtype=np.uint64) & np.uint64((1 << parameters.plain_bits) - 1)
-    return added
+    """Return the plaintexts that are nearest to the sum of shares: what they are beside that is the ciphertext's noise."""
+    noise_bits = INTEGER_BITS - parameters.plain_bits
+    added: Array = np.sum(words, axis=0, dtype=np.uint64) + np.uint64(1 << (noise_bits - 1))
+    return added >> np.uint64(noise_bits)
 
 
 def _words(reader: Reader, count: int) -> Array:

@@ -16,19 +16,15 @@ def statement(floor: int, signed_list: bool, holders: int = 1) -> tuple[str, ...
     )
     return (
         crowd,
-        "The key holder learns the sums. It receives no client's ciphertext and must not: it could open it."
+        "The key holder learns who is in a sum and no number of it. It must receive no client's ciphertext: it could open it."
         if holders == 1
-        else f"No key holder learns a sum or an update. The coordinator learns the sums, of all {holders} key holders' shares.",
+        else f"No key holder learns a number, and a sum is known of all {holders} key holders' shares alone.",
+        "The coordinator alone learns the sums.",
         "Coordinator and key holder together learn every update."
         if holders == 1
         else f"Coordinator and all {holders} key holders together learn every update; without one of them, none.",
         f"A sum says something about each client in it; clients that tell the coordinator theirs count among the {floor}.",
         "Two sums over one model that differ by a client are its update: the coordinator says who is in rounds and runs.",
-        *(
-            ()
-            if holders > 1
-            else ("A key holder hears of two when a round is begun anew without somebody, as after a revoke.",)
-        ),
         "A client can spoil a sum, unseen, with numbers that do not fit; a key holder can falsify one.",
         "The coordinator can leave clients out, and falsify the model that it makes of a sum.",
         *(() if holders == 1 else (f"Sums that {holders} key holders share are experimental.",)),
