@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import ssl
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -83,6 +84,8 @@ def test_the_key_holder_decrypts_the_sum_of_the_simulation_whoever_dies(
         assert all(row["cohort"] == 4 and not row["lost"] for row in fleet.run()["history"])
         assert ("is asked for anew" in fleet.coordinator.said(ever=True)) is spoiled
         fleet.until("paris has it all", lambda: len(receipts(tmp_path / "paris")) == 6, 30)
+        (blinds,) = fleet.store.glob("runs/*/blinds.key")
+        assert stat.S_IMODE(blinds.stat().st_mode) == 0o600
     assert digest == simulated(APP, tmp_path, (), {"HOLDER": holder.key, "ROUNDS": "6"})
     for receipt in receipts(tmp_path / "paris"):
         assert receipt["aggregate"]

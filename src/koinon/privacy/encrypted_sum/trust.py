@@ -18,7 +18,7 @@ def statement(floor: int, signed_list: bool, holders: int = 1) -> tuple[str, ...
         crowd,
         "The key holder learns who is in a sum and no number of it. It must receive no client's ciphertext: it could open it."
         if holders == 1
-        else f"No key holder learns a number, and a sum is known of all {holders} key holders' shares alone.",
+        else f"No key holder learns a number: a sum is known only from the shares of all {holders} of them.",
         "The coordinator alone learns the sums.",
         "Coordinator and key holder together learn every update."
         if holders == 1
