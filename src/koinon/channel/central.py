@@ -28,27 +28,8 @@ FLOAT32 = 1e-5
 """By how much float32 may let a norm exceed its bound, relative: what the conformance suite allows."""
 
 
-class CentralNoise(ABC):
-    """What all noise on the sum has in common: updates pass through, and the coordinator adds it once a round."""
-
-    @property
-    @abstractmethod
-    def deviation(self) -> float:
-        """The noise's standard deviation over the norm of an update."""
-
-    def check(self, wire: Wire) -> Wire:
-        """Return the facts with noise; refuse an update without a bound, a second noise, and noise without room."""
-        after, deviation = noisy_wire(self, wire), self.deviation * (wire.l2_bound or 0.0)
-        if deviation >= LARGEST:
-            raise CompositionError(
-                f"{self!r} would add noise of deviation {deviation:.3g}, and the exact sum has room for {LARGEST:.3g}. "
-                "Clip to a smaller norm."
-            )
-        return after
-
-    def check_algorithm(self, algorithm: Any) -> None:
-        """Refuse what noise on the sum does not cover: single updates, later steps, draws that favour the fast."""
-        check_covered(self, algorithm)
+class NoiseOnTheSum(ABC):
+    """What noise has in common that no single update carries: updates pass through."""
 
     def init(self, value: Tree) -> Tree:
         """Return nothing."""
@@ -62,6 +43,23 @@ class CentralNoise(ABC):
         """Return the payload."""
         return payload
 
+
+class CentralNoise(NoiseOnTheSum):
+    """What all noise has in common that the coordinator adds, once a round."""
+
+    @property
+    @abstractmethod
+    def deviation(self) -> float:
+        """The noise's standard deviation over the norm of an update."""
+
+    def check(self, wire: Wire) -> Wire:
+        """Return the facts with noise; refuse an update without a bound, a second noise, and noise without room."""
+        return noisy_sum(self, wire, self.deviation)
+
+    def check_algorithm(self, algorithm: Any) -> None:
+        """Refuse what noise on the sum does not cover: single updates, later steps, draws that favour the fast."""
+        check_covered(self, algorithm)
+
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
         """Return the bytes unchanged."""
         return value_bytes
@@ -70,6 +68,17 @@ class CentralNoise(ABC):
     def trust(self) -> Trust:
         """Return that the coordinator adds it."""
         return Trust.COORDINATOR
+
+
+def noisy_sum(step: object, wire: Wire, multiplier: float) -> Wire:
+    """Return the facts with the noise of ``step`` on the sum, of ``multiplier`` times the norm; refuse noise without room."""
+    after, deviation = noisy_wire(step, wire), multiplier * (wire.l2_bound or 0.0)
+    if deviation >= LARGEST:
+        raise CompositionError(
+            f"{step!r} would add noise of deviation {deviation:.3g}, and the exact sum has room for {LARGEST:.3g}. "
+            "Clip to a smaller norm."
+        )
+    return after
 
 
 def noisy_wire(step: object, wire: Wire) -> Wire:

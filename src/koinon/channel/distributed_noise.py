@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from koinon import exact, tree
-from koinon.channel.central import FLOAT32, LARGEST, noisy_wire
+from koinon.channel.central import FLOAT32, NoiseOnTheSum, noisy_sum
 from koinon.channel.secure_sum import SecureSum
 from koinon.core.algorithm import Algorithm
 from koinon.core.ranges import positive, whole
-from koinon.core.types import Context
 from koinon.core.wire import Domain, Wire
 from koinon.errors import CompositionError, ConfigurationError, UnsupportedError
 from koinon.privacy.mechanism import Adjacency, Event, Trust
@@ -29,7 +28,7 @@ _MOST_STEPS = 2**15  # of the noise's deviation: a client draws it from a table 
 
 
 @dataclass(frozen=True)
-class DistributedNoise:
+class DistributedNoise(NoiseOnTheSum):
     """Let every client add a part of the noise before it masks, so that the sum itself is private from the coordinator.
 
     An update is rotated, rounded to whole numbers of which the clipping norm has ``steps`` or up to twice as many, and given
@@ -58,13 +57,7 @@ class DistributedNoise:
                 f"{self!r} works on real numbers, but receives {wire.domain.name}. "
                 "Move it before the step that made them so."
             )
-        after, deviation = noisy_wire(self, wire), self.multiplier * (wire.l2_bound or 0.0)
-        if deviation >= LARGEST:
-            raise CompositionError(
-                f"{self!r} would add noise of deviation {deviation:.3g}, and the exact sum has room for {LARGEST:.3g}. "
-                "Clip to a smaller norm."
-            )
-        return after
+        return noisy_sum(self, wire, self.multiplier)
 
     def check_algorithm(self, algorithm: Any) -> None:
         """Refuse a channel that does not mask what has this noise, at once and last."""
@@ -76,18 +69,6 @@ class DistributedNoise:
                 f"{self!r} is noise of which one client's part is too little to be seen alone, and the channel has {found}. Put "
                 "SecureSum() directly after it, and last; or use LocalGaussian, which is enough by itself."
             )
-
-    def init(self, value: Tree) -> Tree:
-        """Return nothing."""
-        return {}
-
-    def encode(self, value: Tree, state: Tree, context: Context) -> tuple[Tree, Tree]:
-        """Return the update: noise is for the whole numbers that are masked."""
-        return value, state
-
-    def decode(self, payload: Tree, context: Context) -> Tree:
-        """Return the payload."""
-        return payload
 
     def payload_bytes(self, sizes: Mapping[str, int], value_bytes: int) -> int:
         """Return the bytes of as many float32 as a rotation makes of the update: the next power of two."""
