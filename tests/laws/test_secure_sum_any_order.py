@@ -19,7 +19,8 @@ from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum import saved
 from koinon.privacy.secure_sum.client import Client, Masked, Ready, State
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.messages import Request, Survivors, read_unmasking
+from koinon.privacy.secure_sum.messages import CODE_BYTES, Request, Survivors, read_agreement, read_unmasking
+from koinon.privacy.secure_sum.primitives import Role
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.server import Server, Stage, arrived, close, take, unmask
 from koinon.privacy.secure_sum.simulate import Identities, Room
@@ -49,14 +50,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.total = self.layout.zero()
         self.opened: dict[str, bytes] = {}
 
-    def sign(self, name: str) -> half.Sign:
-        return self.identities.keys[name].sign
-
     @rule(name=st.sampled_from(FIVE))
     def begins(self, name: str) -> None:
         if name not in self.clients:
             client = Client(party=name, floors=Floors(), past=Past(run="any"))
-            self.clients[name], said = half.begin(client, self.terms, os.urandom(32), self.sign(name))
+            self.clients[name], said = half.begin(client, self.terms, os.urandom(32), self.identities.keys[name].sign)
             self.post.append((name, said))
 
     @precondition(lambda self: self.post)
@@ -78,7 +76,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def letter(self, name: str, body: bytes) -> None:
         try:
-            self.clients[name], said = half.answer(self.clients[name], body, self.sign(name), self.identities.verify)
+            self.clients[name], said = half.answer(self.clients[name], body, self.identities.verify)
         except REFUSED:
             return
         if said is not None:
@@ -214,7 +212,7 @@ class Liars(RuleBasedStateMachine):
         for name in self.room.step(Stage.VECTORS):
             self.room.mask(name, layout.zero())
         self.cohort = self.room.server.known
-        self.signatures: dict[Survivors, dict[int, bytes]] = {}
+        self.codes: dict[tuple[Survivors, str], dict[int, bytes]] = {}  # on a set, for a member, by who has said it
         self.opened: dict[str, tuple[Survivors, dict[int, bytes]]] = {}
 
     sets = st.lists(st.sampled_from("aaaaaadb"), min_size=7, max_size=7)  # active, dead or both, of seven
@@ -223,10 +221,13 @@ class Liars(RuleBasedStateMachine):
         active = frozenset(i for i, word in enumerate(sets) if word in "ab")
         return Survivors(active, frozenset(i for i, word in enumerate(sets) if word in "db"))
 
-    def known(self, sets: Survivors) -> dict[int, bytes]:
-        """Return the signatures on a set: those it was given, and those of f and g."""
-        text = sets.text(self.cohort)
-        return self.signatures.get(sets, {}) | {i: self.identities.keys[SEVEN[i]].sign(text) for i in (5, 6)}
+    def known(self, sets: Survivors, name: str) -> dict[int, bytes]:
+        """Return the codes on a set for a member: those it was given, and those of f and g."""
+        return self.codes.get((sets, name), {}) | {i: self.code(sets, i, name) for i in (5, 6)}
+
+    def code(self, sets: Survivors, sender: int, name: str) -> bytes:
+        key, text = self.room.states[SEVEN[sender]].client.key, sets.text(self.cohort)
+        return key.code(self.cohort, Role.AGREED, sender, SEVEN.index(name), text)
 
     @rule(name=st.sampled_from(honest), sets=sets)
     def shows_survivors(self, name: str, sets: list[str]) -> None:
@@ -235,30 +236,38 @@ class Liars(RuleBasedStateMachine):
             self.room.states[name], said = self.answer(name, shown.to_bytes(self.cohort))
         except REFUSED:
             return
-        self.signatures.setdefault(shown, {})[SEVEN.index(name)] = said[37:]
+        codes = read_agreement(said, self.cohort, len(shown.active))
+        for place, member in enumerate(sorted(shown.active)):
+            own = codes[CODE_BYTES * place : CODE_BYTES * (place + 1)]
+            self.codes.setdefault((shown, SEVEN[member]), {})[SEVEN.index(name)] = own
 
     @rule(name=st.sampled_from(honest), sets=sets, without=st.sets(st.integers(0, 6), max_size=2))
     def asks_for_shares(self, name: str, sets: list[str], without: set[int]) -> None:
         shown = self.survivors(sets)
-        signatures = {i: s for i, s in self.known(shown).items() if i in shown.active and i not in without}
-        self.request(name, shown, signatures)
+        self.request(name, shown, {i: s for i, s in self.known(shown, name).items() if i not in without})
 
     @rule(name=st.sampled_from(honest), which=st.integers(0, 10))
-    def asks_for_shares_of_what_was_signed(self, name: str, which: int) -> None:
-        if self.signatures:
-            shown = list(self.signatures)[which % len(self.signatures)]
-            self.request(name, shown, {i: s for i, s in self.known(shown).items() if i in shown.active})
+    def asks_for_shares_of_what_was_agreed_to(self, name: str, which: int) -> None:
+        if self.codes:
+            shown, _ = list(self.codes)[which % len(self.codes)]
+            self.request(name, shown, self.known(shown, name))
 
-    def request(self, name: str, shown: Survivors, signatures: dict[int, bytes]) -> None:
+    @rule(name=st.sampled_from(honest), other=st.sampled_from(honest), which=st.integers(0, 10))
+    def asks_with_codes_for_another(self, name: str, other: str, which: int) -> None:
+        if self.codes:
+            shown, _ = list(self.codes)[which % len(self.codes)]
+            self.request(name, shown, self.known(shown, other))
+
+    def request(self, name: str, shown: Survivors, codes: dict[int, bytes]) -> None:
         try:
-            self.room.states[name], said = self.answer(name, Request(shown, signatures).to_bytes(self.cohort))
+            self.room.states[name], said = self.answer(name, Request(shown, codes).to_bytes(self.cohort))
         except REFUSED:
             return
         found = (shown, read_unmasking(said, self.cohort))
         assert self.opened.setdefault(name, found) == found
 
     def answer(self, name: str, body: bytes) -> tuple[State, bytes]:
-        state, said = half.answer(self.room.states[name], body, self.identities.keys[name].sign, self.identities.verify)
+        state, said = half.answer(self.room.states[name], body, self.identities.verify)
         assert said is not None
         return state, said
 
@@ -285,19 +294,17 @@ TestLiars = Liars.TestCase
 TestLiars.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
-def test_liars_who_need_no_signatures_would_get_both_secrets() -> None:
-    """What the machine above looks for can be found: without the check of signatures two requests open everything."""
+def test_liars_who_need_no_codes_would_get_both_secrets() -> None:
+    """What the machine above looks for can be found: with codes on two sets two requests open everything."""
     machine = Liars()
     machine.start()
     one, other = machine.survivors(list("aaaaaaa")), machine.survivors(list("adaaaaa"))
     for name, shown in (("a", one), ("b", one), ("c", one), ("c", other), ("d", other), ("e", other)):
         state = machine.room.states[name]
         assert isinstance(state, Masked)
-        machine.room.states[name] = replace(state, signed=None)  # a client that forgets
-        machine.signatures.setdefault(shown, {}).update(
-            {i: machine.identities.keys[SEVEN[i]].sign(shown.text(machine.cohort)) for i in shown.active}
-        )
-        body = Request(shown, machine.known(shown)).to_bytes(machine.cohort)
+        machine.room.states[name] = replace(state, agreed=None)  # a client that forgets
+        codes = {i: machine.code(shown, i, name) for i in shown.active if SEVEN[i] != name}
+        body = Request(shown, codes).to_bytes(machine.cohort)
         machine.opened[f"{name}{len(shown.dead)}"] = (
             shown,
             read_unmasking(machine.answer(name, body)[1], machine.cohort),

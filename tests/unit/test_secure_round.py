@@ -47,7 +47,7 @@ class Party:
         found = self._office.mailbox.all(self._office.at(0, hears))
         (body,) = [letter.body for letter in found if letter.sender == SERVER and letter.to in ("all", self.name)]
         assert self._state is not None
-        self._state, said = half.answer(self._state, body, KEYS[self.name].sign, verify)
+        self._state, said = half.answer(self._state, body, verify)
         if said is not None:
             self.post(0, says, said)
 

@@ -14,15 +14,17 @@ from koinon.privacy.secure_sum.layout import Layout
 from koinon.privacy.secure_sum.messages import (
     Cohort,
     Delivery,
+    PublicKeys,
     Request,
+    Shares,
     SignedKeys,
     Survivors,
-    keys_text,
-    read_shares,
-    shares_message,
+    agreement_message,
+    standing_text,
     unmasking_message,
 )
 from koinon.privacy.secure_sum.neighbours import Assumptions, Degree
+from koinon.privacy.secure_sum.primitives import KeyPair, Role
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.server import Stage, arrived, close, take, unmask
 from koinon.privacy.secure_sum.simulate import Identities, Room
@@ -57,11 +59,17 @@ class Scene:
         return told(self.room, self.party)
 
     def answer(self, body: bytes, party: str = "a") -> tuple[State, bytes | None]:
-        sign = self.identities.keys[party].sign
-        return half.answer(self.room.states[party], body, sign, self.identities.verify)
+        return half.answer(self.room.states[party], body, self.identities.verify)
 
-    def sign(self, party: str, text: bytes) -> bytes:
-        return self.identities.keys[party].sign(text)
+    def signed(self, party: str, keys: PublicKeys, run: str = TERMS.run) -> SignedKeys:
+        """Return keys with a member's own signature on the standing one."""
+        return SignedKeys(keys, self.identities.keys[party].sign(standing_text(run, party, keys.standing)))
+
+    def code(self, party: str, sets: Survivors) -> bytes:
+        """Return a member's code on the survivors for the client."""
+        cohort = self.room.server.known
+        ends = cohort.places[party], cohort.places[self.party]
+        return self.room.states[party].client.key.code(cohort, Role.AGREED, *ends, sets.text(cohort))
 
 
 def at(stage: Stage, missing: dict[str, Stage] | None = None, floors: Floors | None = None) -> Scene:
@@ -82,6 +90,13 @@ def at(stage: Stage, missing: dict[str, Stage] | None = None, floors: Floors | N
     return Scene(room, identities)
 
 
+def begun(party: str, terms: Terms = TERMS, sign: half.Sign | None = None) -> tuple[Advertised, SignedKeys]:
+    """Return a client that has begun under some terms, and its keys."""
+    client = Client(party=party, floors=Floors(), past=Past(run=terms.run))
+    state, said = half.begin(client, terms, (party.encode() * 32)[:32], sign or Ed25519PrivateKey.generate().sign)
+    return state, SignedKeys.read(said, terms.digest())
+
+
 def changed(scene: Scene, change: Callable[[Cohort], Cohort]) -> bytes:
     """Return the cohort's message after a change."""
     cohort = Cohort.read(scene.letter, TERMS.digest())
@@ -93,7 +108,7 @@ def with_member(cohort: Cohort, name: str, signed: SignedKeys) -> Cohort:
     return Cohort(tuple(sorted(members)), tuple(members[n] for n in sorted(members)), cohort.degree, cohort.terms)
 
 
-# Rule 1: keys are signed by whom they say, for this run, round and roster.
+# Rule 1: standing keys are signed by whom they say, for this run; what else is in a cohort, its members have seen.
 
 
 @pytest.mark.parametrize("party", NAMES[1:])
@@ -101,11 +116,11 @@ def test_a_key_with_a_foreign_signature_is_refused(party: str) -> None:
     scene = at(Stage.KEYS)
 
     def foreign(cohort: Cohort) -> Cohort:
-        old = cohort.signed[cohort.places[party]]
-        signature = Ed25519PrivateKey.generate().sign(keys_text(cohort.terms, party, old.keys))
-        return with_member(cohort, party, SignedKeys(old.keys, signature))
+        keys = cohort.signed[cohort.places[party]].keys
+        text = standing_text(TERMS.run, party, keys.standing)
+        return with_member(cohort, party, SignedKeys(keys, Ed25519PrivateKey.generate().sign(text)))
 
-    with pytest.raises(ProtocolError, match=f"keys of '{party}' are not signed by it"):
+    with pytest.raises(ProtocolError, match=f"standing key of '{party}' is not signed by it"):
         scene.answer(changed(scene, foreign))
 
 
@@ -115,45 +130,89 @@ def test_a_key_without_a_signature_is_refused() -> None:
     def unsigned(cohort: Cohort) -> Cohort:
         return with_member(cohort, "c", replace(cohort.signed[2], signature=bytes(64)))
 
-    with pytest.raises(ProtocolError, match="keys of 'c' are not signed by it"):
+    with pytest.raises(ProtocolError, match="standing key of 'c' is not signed by it"):
         scene.answer(changed(scene, unsigned))
 
 
 def test_a_stranger_in_the_cohort_is_refused() -> None:
     """Somebody whose key is in nobody's list, with a signature of its own."""
     scene = at(Stage.KEYS)
-    key = Ed25519PrivateKey.generate()
 
     def stranger(cohort: Cohort) -> Cohort:
-        own = half.Own(b"z" * 32, cohort.terms).public
-        grown = with_member(cohort, "zoe", SignedKeys(own, key.sign(keys_text(cohort.terms, "zoe", own))))
-        return replace(grown, degree=Degree(8, 6))
+        return replace(with_member(cohort, "zoe", begun("zoe")[1]), degree=Degree(8, 6))
 
     wide = Layout.of_bits(9, 1, bits=32, cohort=8, bound=1.0, largest_weight=10)
     assert isinstance(scene.state, Advertised)
     scene.room.states["a"] = replace(scene.state, terms=replace(TERMS, layout=wide))
-    with pytest.raises(ProtocolError, match="keys of 'zoe' are not signed by it"):
+    with pytest.raises(ProtocolError, match="standing key of 'zoe' is not signed by it"):
         scene.answer(changed(scene, stranger))
 
 
-def test_keys_of_another_round_run_roster_model_or_app_are_refused() -> None:
+def test_a_key_of_another_run_or_name_is_refused() -> None:
     scene = at(Stage.KEYS)
-    for other in (
-        replace(TERMS, round=2),
-        replace(TERMS, attempt=1),
-        replace(TERMS, run="lung"),
-        replace(TERMS, roster=b"r" * 32),
-        replace(TERMS, model=b"m" * 32),
-        replace(TERMS, app=b"a" * 32),
-        replace(TERMS, assumptions=Assumptions(corrupt=0.0)),
-        replace(TERMS, layout=replace(LAYOUT, largest_weight=9)),
-    ):
-        own = half.Own(b"b" * 32, other.digest()).public
-        signed = SignedKeys(own, scene.sign("b", keys_text(other.digest(), "b", own)))
-        with pytest.raises(ProtocolError, match="keys of 'b' are not signed by it for this round"):
+    keys = scene.room.server.keys["b"].keys
+    for signed in (scene.signed("b", keys, run="lung"), scene.signed("c", keys)):
+        with pytest.raises(ProtocolError, match="standing key of 'b' is not signed by it for this run"):
             scene.answer(changed(scene, lambda cohort, signed=signed: with_member(cohort, "b", signed)))  # type: ignore[misc]
-        with pytest.raises(FormatError, match="other terms, another roster, another round"):
-            scene.answer(changed(scene, lambda cohort, other=other: replace(cohort, terms=other.digest())))  # type: ignore[misc]
+
+
+OTHER_TERMS = (
+    replace(TERMS, round=2),
+    replace(TERMS, attempt=1),
+    replace(TERMS, roster=b"r" * 32),
+    replace(TERMS, model=b"m" * 32),
+    replace(TERMS, app=b"a" * 32),
+    replace(TERMS, assumptions=Assumptions(corrupt=0.0)),
+    replace(TERMS, layout=replace(LAYOUT, largest_weight=9)),
+)
+
+
+@pytest.mark.parametrize("other", [*OTHER_TERMS, replace(TERMS, run="lung")])
+def test_a_cohort_of_another_round_run_roster_model_or_app_is_refused(other: Terms) -> None:
+    scene = at(Stage.KEYS)
+    with pytest.raises(FormatError, match="other terms, another roster, another round"):
+        scene.answer(changed(scene, lambda cohort: replace(cohort, terms=other.digest())))
+
+
+@pytest.mark.parametrize("other", OTHER_TERMS)
+def test_nobody_masks_with_a_member_that_has_other_terms(other: Terms) -> None:
+    """The coordinator shows b, who was sent another model, say, a cohort of its own with everybody's real keys."""
+    scene = at(Stage.KEYS)
+    state, signed = begun("b", other, scene.identities.keys["b"].sign)
+    ours = Cohort.read(changed(scene, lambda cohort: with_member(cohort, "b", signed)), TERMS.digest())
+    shared, _ = scene.answer(ours.body)
+    theirs = replace(ours, terms=other.digest())
+    from_b = Shares.read(half.share(state, theirs.body, scene.identities.verify)[1], theirs)
+    assert isinstance(shared, half.Shared)
+    for sealed in (from_b.sealed[0], bytes(80)):
+        letters = {i: sealed for i in range(1, 7)}
+        with pytest.raises(ProtocolError, match="share from 'b' does not open: it has seen another cohort"):
+            half.receive(shared, Delivery(frozenset(range(7)), letters, {}).to_bytes(ours))
+
+
+def test_nobody_masks_under_a_key_that_the_coordinator_has_made_up() -> None:
+    """Nor under one of an earlier round, which it may have opened: its owner has shared for another cohort than that."""
+    scene = at(Stage.KEYS)
+    made_up = replace(scene.room.server.keys["d"].keys, mask=KeyPair(b"?" * 32).public)
+
+    def swapped(cohort: Cohort) -> Cohort:
+        return with_member(cohort, "d", replace(cohort.signed[3], keys=made_up))
+
+    false = Cohort.read(changed(scene, swapped), TERMS.digest())
+    honest = dict(scene.room.states)
+    shared, _ = scene.answer(false.body)
+    sealed = {}
+    for i, name in enumerate(NAMES[1:], 1):
+        body = changed(scene, lambda cohort: cohort) if name == "d" else false.body
+        said = half.answer(honest[name], body, scene.identities.verify)[1]
+        assert said is not None
+        cohort = Cohort.read(body, TERMS.digest())
+        sealed[i] = Shares.read(said, cohort).sealed[0]
+    assert isinstance(shared, half.Shared)
+    with pytest.raises(ProtocolError, match="share from 'd' does not open: it has seen another cohort"):
+        half.receive(shared, Delivery(frozenset(range(7)), sealed, {}).to_bytes(false))
+    with pytest.raises(ProtocolError, match="keys that 'd' has sent are not in the cohort"):
+        half.answer(honest["d"], false.body, scene.identities.verify)
 
 
 def test_another_roster_than_the_clients_is_refused_before_anything_is_sent() -> None:
@@ -168,8 +227,7 @@ def test_a_cohort_in_which_somebody_is_twice_is_refused() -> None:
     scene = at(Stage.KEYS)
 
     def twice(cohort: Cohort) -> Cohort:
-        keys = cohort.signed[2].keys
-        return with_member(cohort, "b", SignedKeys(keys, scene.sign("b", keys_text(cohort.terms, "b", keys))))
+        return with_member(cohort, "b", scene.signed("b", cohort.signed[2].keys))
 
     with pytest.raises(ProtocolError, match="somebody is there twice"):
         scene.answer(changed(scene, twice))
@@ -182,8 +240,7 @@ def test_a_cohort_without_this_client_or_with_other_keys_of_it_is_refused() -> N
         return Cohort(cohort.names[1:], cohort.signed[1:], Degree(6, 5), cohort.terms)
 
     def other(cohort: Cohort) -> Cohort:
-        keys = half.Own(b"?" * 32, cohort.terms).public
-        return with_member(cohort, "a", SignedKeys(keys, scene.sign("a", keys_text(cohort.terms, "a", keys))))
+        return with_member(cohort, "a", begun("a", sign=scene.identities.keys["a"].sign)[1])
 
     for change in (without, other):
         with pytest.raises(ProtocolError, match="keys that 'a' has sent are not in the cohort"):
@@ -239,22 +296,21 @@ def test_fewer_sharers_or_survivors_than_the_floor_are_refused() -> None:
     scene = at(Stage.SHARES)
     letter = Delivery.read(scene.letter, scene.room.server.known)
     few = frozenset(range(4))
-    shown = Delivery(few, {i: letter.sealed[i] for i in few - {0}})
+    shown = Delivery(few, {i: letter.sealed[i] for i in few - {0}}, {})
     with pytest.raises(ProtocolError, match="4 members survive, and 5 are needed"):
         scene.answer(shown.to_bytes(scene.room.server.known))
 
 
-# Rule 3: one unmask request, with disjoint sets that are all who shared, signed by enough.
+# Rule 3: one unmask request, with disjoint sets that are all who shared, agreed to by enough.
 
 
 def survivors(active: str, dead: str) -> Survivors:
     return Survivors(*(frozenset(NAMES.index(name) for name in names) for names in (active, dead)))
 
 
-def request(scene: Scene, sets: Survivors, signers: str) -> bytes:
-    cohort = scene.room.server.known
-    signatures = {NAMES.index(name): scene.sign(name, sets.text(cohort)) for name in signers}
-    return Request(sets, signatures).to_bytes(cohort)
+def request(scene: Scene, sets: Survivors, agreed: str) -> bytes:
+    codes = {NAMES.index(name): bytes(16) if name == "a" else scene.code(name, sets) for name in agreed}
+    return Request(sets, codes).to_bytes(scene.room.server.known)
 
 
 WRONG_SETS = [
@@ -267,7 +323,7 @@ WRONG_SETS = [
 
 
 @pytest.mark.parametrize(("sets", "why"), WRONG_SETS)
-def test_wrong_survivors_are_neither_signed_nor_answered(sets: Survivors, why: str) -> None:
+def test_wrong_survivors_are_neither_agreed_to_nor_answered(sets: Survivors, why: str) -> None:
     scene = at(Stage.VECTORS)
     with pytest.raises(ProtocolError, match=why):
         scene.answer(sets.to_bytes(scene.room.server.known))
@@ -275,36 +331,46 @@ def test_wrong_survivors_are_neither_signed_nor_answered(sets: Survivors, why: s
         scene.answer(request(scene, sets, "bcdefg" if 0 not in sets.active else "abcdefg"))
 
 
-@pytest.mark.parametrize("signers", ["", "a", "abcd"])
-def test_too_few_signatures_open_nothing(signers: str) -> None:
+@pytest.mark.parametrize("agreed", ["", "a", "bcd", "abcd"])
+def test_too_few_codes_open_nothing(agreed: str) -> None:
+    """A client counts itself, once."""
     scene = at(Stage.AGREEMENT)
-    with pytest.raises(ProtocolError, match=f"{len(signers)} survivors have signed .* and 5 are needed"):
-        scene.answer(request(scene, survivors("abcdefg", ""), signers))
+    with pytest.raises(
+        ProtocolError, match=f"{len({*agreed, 'a'})} survivors have told this client .* and 5 are needed"
+    ):
+        scene.answer(request(scene, survivors("abcdefg", ""), agreed))
 
 
-def test_a_survivors_signature_that_is_not_its_own_opens_nothing() -> None:
+def test_a_code_that_is_not_its_senders_own_does_not_count() -> None:
     scene = at(Stage.AGREEMENT)
     cohort, sets = scene.room.server.known, survivors("abcdefg", "")
-    signatures = {NAMES.index(name): scene.sign(name, sets.text(cohort)) for name in "abcdef"}
+    codes = {NAMES.index(name): scene.code(name, sets) for name in "bcde"}
+    assert scene.answer(Request(sets, codes).to_bytes(cohort))[1]
+    key = scene.room.states["e"].client.key
     for forged in (
-        scene.sign("g", sets.text(cohort)),
-        scene.sign("f", survivors("abcdef", "g").text(cohort)),
-        bytes(64),
+        scene.code("f", sets),  # another's
+        scene.code("e", survivors("abcdef", "g")),  # on other survivors
+        key.code(cohort, Role.AGREED, 4, 1, sets.text(cohort)),  # for b
+        key.code(cohort, Role.AGREED, 0, 4, sets.text(cohort)),  # the client's own for it, sent back
+        key.code(cohort, Role.SEEN, 4, 0, sets.text(cohort)),
+        bytes(16),
     ):
-        with pytest.raises(ProtocolError, match="signature of 'f' on the survivors is not its own"):
-            scene.answer(Request(sets, {**signatures, 5: forged}).to_bytes(cohort))
+        with pytest.raises(ProtocolError, match="4 survivors have told .* not their senders' own: e"):
+            scene.answer(Request(sets, {**codes, 4: forged}).to_bytes(cohort))
+        with_f = {**codes, 4: forged, 5: scene.code("f", sets)}
+        assert scene.answer(Request(sets, with_f).to_bytes(cohort))[1], "one wrong code stops nobody"
 
 
-def test_a_signature_of_one_who_has_not_survived_does_not_count() -> None:
+def test_a_code_of_one_who_has_not_survived_does_not_count() -> None:
     scene = at(Stage.VECTORS)
     sets = survivors("abcdef", "g")
-    with pytest.raises(ProtocolError, match="have signed"):
-        scene.answer(request(scene, sets, "abcdefg"))
+    with pytest.raises(ProtocolError, match="4 survivors have told .* own: g"):
+        scene.answer(request(scene, sets, "abcdg"))
     assert scene.answer(request(scene, sets, "abcde"))[1]
 
 
 def test_a_second_unmask_request_is_refused_and_the_first_answered_again() -> None:
-    """Also where the first set was only signed, and also after the client was killed (its record is all it has)."""
+    """Also where the first set was only agreed to, and also after the client was killed (its record is all it has)."""
     scene = at(Stage.VECTORS)
     first, second = survivors("abcdefg", ""), survivors("abcdef", "g")
     state, said = scene.answer(request(scene, first, "abcdefg"))
@@ -332,17 +398,16 @@ def test_an_answer_never_holds_both_shares_of_a_member() -> None:
 # Rule 4: keys of low order, shares for somebody else, rounds that come again.
 
 
-@pytest.mark.parametrize("which", ["cipher", "mask"])
+@pytest.mark.parametrize("which", ["standing", "mask"])
 def test_a_key_of_low_order_is_refused(which: str) -> None:
     """Its owner has signed it: it wants everybody to know its masks."""
     scene = at(Stage.KEYS)
 
     def low(cohort: Cohort) -> Cohort:
-        keys = replace(cohort.signed[3].keys, **{which: LOW_ORDER})
-        return with_member(cohort, "d", SignedKeys(keys, scene.sign("d", keys_text(cohort.terms, "d", keys))))
+        return with_member(cohort, "d", scene.signed("d", replace(cohort.signed[3].keys, **{which: LOW_ORDER})))
 
     body = changed(scene, low)
-    if which == "cipher":
+    if which == "standing":
         with pytest.raises(ProtocolError, match="'d' is of low order"):
             scene.answer(body)
         return
@@ -360,9 +425,9 @@ def test_a_share_that_was_changed_or_is_for_another_is_refused() -> None:
     letter = Delivery.read(scene.letter, cohort)
     for wrong in (
         letter.sealed[3][:-1] + bytes([letter.sealed[3][-1] ^ 1]),
-        scene.room.server.shares[3][1],  # d's share for b
-        scene.room.server.shares[2][0],  # c's share for a, said to be d's
-        scene.room.server.shares[0][3],  # what a itself has sealed for d
+        scene.room.server.shares[3].sealed[1],  # d's share for b
+        scene.room.server.shares[2].sealed[0],  # c's share for a, said to be d's
+        scene.room.server.shares[0].sealed[3],  # what a itself has sealed for d
     ):
         with pytest.raises(ProtocolError, match="share from 'd' does not open"):
             scene.answer(replace(letter, sealed={**letter.sealed, 3: wrong}).to_bytes(cohort))
@@ -396,7 +461,8 @@ def test_a_client_whose_neighbours_are_said_not_to_have_shared_masks_nothing() -
     delivery, holders = Delivery.read(letter, cohort), state.own.holders(cohort, 7)
     for gone, served in ((10, True), (11, False), (33, False)):
         sharers = delivery.sharers - set(holders[:gone])
-        body = Delivery(sharers, {i: s for i, s in delivery.sealed.items() if i in sharers}).to_bytes(cohort)
+        sealed, codes = ({i: s for i, s in of.items() if i in sharers} for of in (delivery.sealed, delivery.codes))
+        body = Delivery(sharers, sealed, codes).to_bytes(cohort)
         if served:
             assert isinstance(half.receive(state, body), Ready)
         else:
@@ -404,6 +470,28 @@ def test_a_client_whose_neighbours_are_said_not_to_have_shared_masks_nothing() -
                 ProtocolError, match=f"{41 - gone} of those who hold shares of 'c07' have shared, and 31"
             ):
                 half.receive(state, body)
+
+
+def test_a_neighbour_that_sends_no_share_shows_by_a_code_that_it_has_seen_the_cohort() -> None:
+    """Else the coordinator could make up the mask keys of all whose shares a client of a sparse graph does not hold."""
+    names = tuple(f"c{i:02}" for i in range(100))
+    terms, identities = replace(TERMS, layout=replace(LAYOUT, cohort=100)), Identities.of(names)
+    room = Room(terms, Floors(), identities, {})
+    room.begin(names)
+    room.step(Stage.SHARES)
+    cohort, state = room.server.known, room.states["c07"]
+    delivery = Delivery.read(told(room, "c07"), cohort)
+    assert isinstance(state, half.Shared)
+    assert delivery.codes.keys() == set(state.own.holders(cohort, 7)) - delivery.sealed.keys()
+    first, second = sorted(delivery.codes)[:2]
+    for wrong in (delivery.codes[second], room.server.shares[first].code(8), bytes(16)):
+        body = replace(delivery, codes={**delivery.codes, first: wrong}).to_bytes(cohort)
+        with pytest.raises(ProtocolError, match=f"code of '{names[first]}' on the cohort is not its own"):
+            half.receive(state, body)
+    for codes in ({i: c for i, c in delivery.codes.items() if i != first}, {**delivery.codes, 7: bytes(16)}, {}):
+        with pytest.raises(ProtocolError, match="nobody would say that the others' keys are theirs"):
+            half.receive(state, replace(delivery, codes=codes).to_bytes(cohort))
+    assert isinstance(half.receive(state, delivery.to_bytes(cohort)), Ready)
 
 
 def test_a_round_that_comes_again_is_refused() -> None:
@@ -435,7 +523,7 @@ def test_messages_that_leave_a_step_out_are_refused() -> None:
     with pytest.raises(FormatError, match="begins no message"):
         scene.answer(b"\x80\x04pickle")
     with pytest.raises(FormatError, match="begins no message"):
-        scene.answer(b"kss\x02\x02")
+        scene.answer(b"kss\x01\x02")
 
 
 # Rule 5: the vector. (Weights beyond their cap and numbers that are not finite: test_secure_sum_numbers.)
@@ -467,17 +555,23 @@ def test_the_coordinator_takes_no_message_of_a_stranger_or_of_another_stage() ->
         take(server, "b", header(Kind.AGREEMENT), verify)
     with pytest.raises(ProtocolError, match="come in the stage shares"):
         arrived(server, "b")
-    sealed = read_shares(shares_message(server.known.transcript, server.shares[1]), server.known)
-    assert take(server, "b", shares_message(server.known.transcript, sealed), verify) == server
+    shares, cohort = server.shares[1], server.known
+    assert Shares.read(shares.to_bytes(cohort), cohort) == shares
+    assert take(server, "b", shares.to_bytes(cohort), verify) == server
     with pytest.raises(ProtocolError, match="has said something else before"):
-        other = {**sealed, 0: bytes(80)}
-        take(server, "b", shares_message(server.known.transcript, other), verify)
+        take(server, "b", Shares({**shares.sealed, 0: bytes(80)}).to_bytes(cohort), verify)
     with pytest.raises(ProtocolError, match="deals 5 shares"):
-        take(server, "b", shares_message(server.known.transcript, {i: bytes(80) for i in (0, 2, 3, 4, 5)}), verify)
+        take(server, "b", Shares({i: bytes(80) for i in (0, 2, 3, 4, 5)}).to_bytes(cohort), verify)
     keys = at(Stage.KEYS)
-    foreign = SignedKeys(half.Own(b"?" * 32, TERMS.digest()).public, bytes(64))
-    with pytest.raises(ProtocolError, match="are not signed by it"):
-        take(keys.room.server, "zoe", foreign.to_bytes(TERMS.digest()), keys.identities.verify)
+    with pytest.raises(ProtocolError, match="is not signed by it"):
+        take(keys.room.server, "zoe", begun("zoe")[1].to_bytes(TERMS.digest()), keys.identities.verify)
+    agreeing = at(Stage.AGREEMENT)
+    codes = agreeing.room.server.codes[1]
+    with pytest.raises(ProtocolError, match="has said something else before"):
+        take(agreeing.room.server, "b", agreement_message(agreeing.room.server.known, codes[::-1]), verify)
+    for wrong in (codes[1:], codes + codes[:16], b""):
+        with pytest.raises(FormatError):
+            take(agreeing.room.server, "b", agreement_message(agreeing.room.server.known, wrong), verify)
 
 
 def test_a_late_vector_is_not_added() -> None:

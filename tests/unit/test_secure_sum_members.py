@@ -72,7 +72,7 @@ def test_members_of_the_roster_share() -> None:
 
 def test_a_key_outside_the_roster_is_nobodys() -> None:
     own = {client: OwnKey(os.urandom(32)) for client in CLIENTS}
-    with pytest.raises(ProtocolError, match="keys of 'c-5' are not signed"):
+    with pytest.raises(ProtocolError, match="key of 'c-5' is not signed"):
         shared(own, {client: key for client, key in own.items() if client != "c-5"})
 
 
@@ -82,7 +82,7 @@ def test_one_member_is_not_there_under_several_names(times: int) -> None:
     own = {client: OwnKey(os.urandom(32)) for client in CLIENTS}
     others = [client for client in CLIENTS if client != ME]
     listed = {**own, **{client: own[others[0]] for client in others[:times]}}
-    with pytest.raises(ProtocolError, match=f"keys of '{others[1]}' are not signed"):
+    with pytest.raises(ProtocolError, match=f"key of '{others[1]}' is not signed"):
         shared(listed, own)
 
 

@@ -1,4 +1,8 @@
-"""What is dear in a secure sum is done once: key agreements, and signatures as many as say something."""
+"""What is dear in a secure sum is done once: key agreements and signatures, on keys that stand for many rounds."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import x25519
@@ -6,13 +10,15 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 from koinon.errors import ProtocolError
 from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum import primitives
-from koinon.privacy.secure_sum.client import Masked
+from koinon.privacy.secure_sum.client import Client, Masked
+from koinon.privacy.secure_sum.keys import ROUNDS
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.messages import Request
+from koinon.privacy.secure_sum.messages import Request, SignedKeys
 from koinon.privacy.secure_sum.neighbours import quorum
-from koinon.privacy.secure_sum.server import Stage, close, take
+from koinon.privacy.secure_sum.primitives import Role
+from koinon.privacy.secure_sum.server import Stage, close
 from koinon.privacy.secure_sum.simulate import Identities, Room
-from koinon.privacy.secure_sum.terms import Floors, Terms
+from koinon.privacy.secure_sum.terms import Floors, Past, Terms
 
 COHORT = 7
 NAMES = [f"site{i}" for i in range(COHORT)]
@@ -43,47 +49,65 @@ def at(stage: Stage) -> tuple[Room, Identities]:
     return room, identities
 
 
-def test_a_client_asks_about_everybodys_signature_but_its_own() -> None:
-    room, identities = at(Stage.AGREEMENT)
-    body = close(room.server)[1][NAMES[0]]
-    signers = {room.server.known.names[i] for i in Request.read(body, room.server.known).signatures}
-    assert len(signers) == quorum(COHORT)
+def test_signatures_are_asked_about_once_a_round_and_only_those_of_others() -> None:
+    room, identities = at(Stage.KEYS)
+    letters = close(room.server)[1]
     for name in NAMES:
         judge, state = Counted(identities), room.states[name]
-        assert isinstance(state, Masked)
-        half.reveal(state, body, judge)
-        assert sorted(judge.asked) == sorted(signers - {name})
+        half.answer(state, letters[name], judge)
+        assert judge.asked == [other for other in NAMES if other != name]
 
 
-def test_a_client_that_has_signed_nothing_asks_about_its_own_name_too() -> None:
-    """A coordinator that says so in its name is not believed."""
-    room, identities = at(Stage.VECTORS)
-    unsigned = room.states[NAMES[0]]
-    assert isinstance(unsigned, Masked)
-    assert unsigned.signed is None
-    room.step(Stage.AGREEMENT)
+def test_a_client_counts_itself_once_whatever_the_coordinator_says_in_its_name() -> None:
+    room, _ = at(Stage.AGREEMENT)
     request = Request.read(close(room.server)[1][NAMES[0]], room.server.known)
-    me = room.server.known.places[NAMES[0]]
-    forged = Request(request.survivors, {**request.signatures, me: bytes(64)}).to_bytes(room.server.known)
-    with pytest.raises(ProtocolError, match="'site0' on the survivors is not its own"):
-        half.reveal(unsigned, forged, identities.verify)
+    state, others = room.states[NAMES[0]], {i: code for i, code in request.codes.items() if i != 0}
+    assert isinstance(state, Masked)
+    for own in (bytes(16), b"?" * 16):
+        few = dict(list(others.items())[: quorum(COHORT) - 2])
+        with pytest.raises(ProtocolError, match="4 survivors have told this client"):
+            half.reveal(state, Request(request.survivors, {**few, 0: own}).to_bytes(room.server.known))
+    enough = dict(list(others.items())[: quorum(COHORT) - 1])
+    assert half.reveal(state, Request(request.survivors, enough).to_bytes(room.server.known))[1]
 
 
-def test_a_coordinator_verifies_no_more_signatures_than_it_sends_on() -> None:
-    room, identities = at(Stage.VECTORS)
-    server, letters = close(room.server)
-    judge = Counted(identities)
-    for name in NAMES:
-        state = room.states[name]
-        assert isinstance(state, Masked)
-        _, said = half.agree(state, letters[name], identities.keys[name].sign)
-        server = take(server, name, said, judge)
-    assert judge.asked == NAMES[: quorum(COHORT)]
-    assert len(server.signatures) == quorum(COHORT)
+def test_a_standing_key_serves_many_rounds_and_is_signed_once() -> None:
+    identities, signed = Identities.of(["a"]), []
+
+    def sign(text: bytes) -> bytes:
+        signed.append(text)
+        return identities.keys["a"].sign(text)
+
+    client = Client(party="a", floors=Floors(), past=Past(run="once"))
+    terms = Terms(run="once", round=5, layout=Layout.of_bits(5, 1, bits=32, cohort=COHORT, bound=1.0))
+    told = []
+    for round in (5, 6, 5 + ROUNDS - 1, 5 + ROUNDS, 6 + ROUNDS):
+        state, body = half.begin(client, replace(terms, round=round), os.urandom(32), sign)
+        client = state.client
+        told.append(SignedKeys.read(body, state.terms.digest()))
+    assert len(signed) == 2
+    standing = [each.keys.standing for each in told]
+    assert standing[0] == standing[1] == standing[2] != standing[3] == standing[4]
+    assert len({each.keys.mask for each in told}) == 5, "what masks is drawn anew for every attempt"
+    assert (
+        half.begin(replace(client, standing=None), replace(terms, round=999), bytes(32), sign)[0].client.key.born == 999
+    )
 
 
-def test_a_pair_agrees_once_for_the_shares_of_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six others: one agreement each under the key of the shares, one each under that of the masks."""
+def test_what_has_been_agreed_on_serves_later_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = counted(monkeypatch)
+    room, _ = at(Stage.VECTORS)
+    assert count() == 2 * COHORT * (COHORT - 1)
+    cohort, me = room.server.known, 0
+    key = room.states[NAMES[0]].client.key
+    for role in Role:
+        for other in range(1, COHORT):
+            key.derive(replace(cohort, terms=b"?" * 32), role, me, other)
+    assert count() == 2 * COHORT * (COHORT - 1)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return what says how many keys have been agreed on: for each other member one that stands, and one of masks."""
     count = 0
 
     class Key:
@@ -101,5 +125,4 @@ def test_a_pair_agrees_once_for_the_shares_of_both_directions(monkeypatch: pytes
             return self._key.exchange(other)
 
     monkeypatch.setattr(primitives, "X25519PrivateKey", Key)
-    at(Stage.VECTORS)
-    assert count == 2 * COHORT * (COHORT - 1)
+    return lambda: count

@@ -184,9 +184,9 @@ def test_who_has_begun_a_later_sum_cannot_open_the_one_before(
     assert [party.line.left for party in five] == left, "nobody says anything about the sum of before"
     letters = world.mailbox.all(world.office(3).at(0, Stage.VECTORS))
     (survivors,) = [letter.body for letter in letters]
-    half.answer(before[0], survivors, five[0].keep.key.sign, lambda *_: True)
+    half.answer(before[0], survivors, lambda *_: True)
     with pytest.raises((FormatError, ProtocolError)):
-        half.answer(five[0].record(later.purpose), survivors, five[0].keep.key.sign, lambda *_: True)
+        half.answer(five[0].record(later.purpose), survivors, lambda *_: True)
 
 
 def test_no_message_of_a_void_sum_is_taken_or_handed_out(parties: tuple[World, list[Party]]) -> None:

@@ -17,7 +17,7 @@ from koinon.fleet.coordinator.key_holder import KeyHolder
 from koinon.fleet.coordinator.mailbox import SERVER, Address, Mailbox
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.secure_terms import attempt_of, stage_name
-from koinon.fleet.wire.signatures import PublicKey
+from koinon.fleet.wire.signatures import PublicKey, Signed
 from koinon.privacy.secure_sum.messages import Survivors
 from koinon.privacy.secure_sum.neighbours import quorum
 from koinon.privacy.secure_sum.roster import Roster
@@ -37,6 +37,7 @@ class Office:
     run: str
     round: int
     purpose: Purpose
+    signed: Signed = PublicKey.signed
     roster: Roster | None = None  # who may take part
     holders: tuple[KeyHolder, ...] = ()  # who decrypts an encrypted sum
     blinds: bytes = b""  # the secret under which such a sum is shown to them
@@ -56,7 +57,7 @@ class Office:
             key = self.keys[party]
         except Refusal:  # a client that nobody knows
             return False
-        return (self.roster is None or key.text in self.roster.members.values()) and key.signed(signature, text)
+        return (self.roster is None or key.text in self.roster.members.values()) and self.signed(key, signature, text)
 
 
 class SecureRound:
@@ -158,7 +159,7 @@ class SecureRound:
 
     @property
     def _agreed(self) -> int:
-        return len(self._server.signatures)
+        return len(self._server.codes)
 
     def _missing(self, asked: set[str]) -> set[str]:
         if self._server.stage is Stage.KEYS:

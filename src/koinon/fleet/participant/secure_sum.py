@@ -16,10 +16,11 @@ from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.keep import Keep
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.secure_terms import stage_name
-from koinon.fleet.wire.signatures import Kind, PublicKey, decoded, digest, encoded, signed_text
+from koinon.fleet.wire.signatures import Kind, PublicKey, Signed, decoded, digest, encoded, remembering, signed_text
 from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum.client import Advertised, Client, Masked, Ready, State
-from koinon.privacy.secure_sum.messages import SignedKeys, Verify, keys_text
+from koinon.privacy.secure_sum.keys import StandingKey
+from koinon.privacy.secure_sum.messages import Verify
 from koinon.privacy.secure_sum.primitives import KEY_BYTES
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.roster import Roster
@@ -52,6 +53,8 @@ class SecureSums:
         trusted = None if roster is None else roster.digest()
         self._floors = Floors(minimum_cohort=max(cohort, Floors.minimum_cohort), roster=trusted)
         self._keys: dict[str, PublicKey] = {}
+        self._signed: Signed = remembering()
+        self._standing: dict[Purpose, StandingKey] = {}
 
     def prepared(self, place: Place, terms: Terms, still: Callable[[], bool]) -> Ready | Masked | None:
         """Return this participant ready to mask, or masked already; None if ``still`` says that nobody waits any more.
@@ -63,6 +66,7 @@ class SecureSums:
         if state is None:
             past = self._client_record(place)
             state, said = half.begin(past, terms, os.urandom(KEY_BYTES), self._keep.key.sign)
+            self._remembered(place, state.client)
             self.give_up(place.run)
             self.write(place, state)
             self._post(place, Stage.KEYS, said)
@@ -72,7 +76,7 @@ class SecureSums:
                 "twice: leave the round."
             )
         elif isinstance(state, Advertised):  # a crash may have kept back what it says here, and below
-            self._post(place, Stage.KEYS, self._keys_again(state))
+            self._post(place, Stage.KEYS, half.advertised(state))
         for stage in (Stage.KEYS, Stage.SHARES):
             if isinstance(state, Ready | Masked):
                 break
@@ -129,13 +133,8 @@ class SecureSums:
                 return Place(run, state.client.past.round, purpose, state.client.past.attempt)
         return None
 
-    def _keys_again(self, state: Advertised) -> bytes:
-        keys = state.own.public
-        signature = self._keep.key.sign(keys_text(state.own.terms, self._client, keys))
-        return SignedKeys(keys, signature).to_bytes(state.own.terms)
-
     def _answered(self, place: Place, state: State, letter: bytes, says: Stage) -> State:
-        after, said = half.answer(state, letter, self._keep.key.sign, self._verify(place.run))
+        after, said = half.answer(state, letter, self._verify(place.run))
         self.write(place, after)
         if said is not None:
             self._post(place, says, said)
@@ -148,16 +147,26 @@ class SecureSums:
         if state is None or isinstance(state, Client):
             return None
         past = state.client.past
-        return state if (past.round, past.attempt) == (place.round, place.attempt) else None
+        if (past.round, past.attempt) != (place.round, place.attempt):
+            return None
+        return replace(state, client=self._remembered(place, state.client))
 
     def _client_record(self, place: Place) -> Client:
         kept = self._keep.secure_sum(place.run, place.purpose.value)
         if kept is None:
-            past = Past(run=f"{place.run} {place.purpose.value}")
-        else:
-            record = from_bytes(kept)
-            past = (record if isinstance(record, Client) else record.client).past
-        return Client(party=self._client, floors=self._floors, past=past)
+            return Client(party=self._client, floors=self._floors, past=Past(run=f"{place.run} {place.purpose.value}"))
+        record = from_bytes(kept)
+        client = self._remembered(place, record if isinstance(record, Client) else record.client)
+        standing = client.standing if client.party == self._client else None  # it is signed for a name
+        return replace(client, party=self._client, floors=self._floors, standing=standing)
+
+    def _remembered(self, place: Place, client: Client) -> Client:
+        """Return a client with its standing key as it was last used here: with all that it has agreed on with others."""
+        known = self._standing.get(place.purpose)
+        if client.standing is None or client.standing == known:
+            return replace(client, standing=known)
+        self._standing[place.purpose] = client.standing
+        return client
 
     def _post(self, place: Place, stage: Stage, body: bytes) -> None:
         name = stage_name(place.purpose, place.attempt, stage)
@@ -189,7 +198,7 @@ class SecureSums:
             if party not in self._keys:
                 self._fetch_keys(run)
             key = self._keys.get(party)
-            return key is not None and known.setdefault(key, party) == party and key.signed(signature, text)
+            return key is not None and known.setdefault(key, party) == party and self._signed(key, signature, text)
 
         return verify
 

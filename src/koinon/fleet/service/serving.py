@@ -48,7 +48,7 @@ from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.offer import Offer, OfferedRun
 from koinon.fleet.wire.receipts import Opening, canonical
 from koinon.fleet.wire.rosters import shown
-from koinon.fleet.wire.signatures import OwnKey, digest, kept_secret, write_secret
+from koinon.fleet.wire.signatures import OwnKey, digest, kept_secret, remembering, write_secret
 from koinon.privacy.hiding import hiding
 from koinon.privacy.random_bits import KEY_BYTES, PrivacyKeys
 from koinon.privacy.releases import Releases, releases
@@ -191,7 +191,8 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     roster = None if settings.roster is None else shown(settings.roster)
     holders = _holders(app, settings)
     blinds = _blinds(ledger.folder) if holders else b""
-    office = partial(Office, parts.mailbox, keys, key, roster=roster, holders=holders, blinds=blinds)
+    signed = remembering()
+    office = partial(Office, parts.mailbox, keys, key, signed=signed, roster=roster, holders=holders, blinds=blinds)
     driven = Driven(run, training, app.engine, chain, office, _recorder(key, app, rounds))
     served = ServedRun(
         run=run,

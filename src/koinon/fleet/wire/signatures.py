@@ -9,7 +9,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +24,7 @@ from koinon.errors import FleetError, FormatError
 
 _P256_SCALAR = 32
 _FIELD = 2**255 - 19
+_REMEMBERED = 20_000  # signatures: two on the keys of each member of the largest cohort
 _PARTIAL = ".koinon-part"  # ends the name of a file that is being written
 
 
@@ -82,6 +85,15 @@ class PublicKey:
         if len(self.raw) != 2 * _P256_SCALAR + 1:
             raise ValueError("a P-256 point is given uncompressed")
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), self.raw)
+
+
+Signed: TypeAlias = Callable[[PublicKey, bytes, bytes], bool]
+"""Says whether a signature over a text is a key's: ``signed(key, signature, text)``."""
+
+
+def remembering() -> Signed:
+    """Return :meth:`PublicKey.signed` as a function that verifies a signature once, however often it is asked."""
+    return lru_cache(_REMEMBERED)(PublicKey.signed)
 
 
 def _refuse_small_order(raw: bytes) -> None:

@@ -6,104 +6,49 @@ of entropy, so a step that is done again after a crash says the same, byte for b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeAlias
 
-import numpy as np
-
 from koinon.errors import ProtocolError
-from koinon.privacy.secure_sum import masks, shamir
+from koinon.privacy.secure_sum import masks
+from koinon.privacy.secure_sum.keys import Own, StandingKey
 from koinon.privacy.secure_sum.messages import (
+    CODE_BYTES,
     Cohort,
     Delivery,
-    PublicKeys,
     Request,
+    Shares,
     Sign,
     SignedKeys,
     Survivors,
     Verify,
     agreement_message,
-    keys_text,
-    shares_message,
+    standing_text,
     unmasking_message,
 )
 from koinon.privacy.secure_sum.neighbours import quorum
-from koinon.privacy.secure_sum.primitives import (
-    KEY_BYTES,
-    PROTOCOL,
-    KeyPair,
-    Role,
-    derive,
-    digest,
-    seal,
-    stream,
-    unseal,
-)
+from koinon.privacy.secure_sum.primitives import KEY_BYTES, Role, derive, seal, unseal
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.terms import Floors, Past, Terms
 from koinon.privacy.secure_sum.wire import Kind, kind_of
 
 
-@dataclass(frozen=True)
-class Own:
-    """What a client has drawn for one attempt, all of it from its entropy."""
-
-    entropy: bytes
-    terms: bytes  # their digest
-
-    def secret(self, role: Role) -> bytes:
-        """Return the 32 bytes for a role."""
-        return derive(self.entropy, self.terms, role)
-
-    @cached_property
-    def cipher(self) -> KeyPair:
-        """What seals this client's shares and opens those for it."""
-        return KeyPair(self.secret(Role.CIPHER_KEY))
-
-    @cached_property
-    def mask(self) -> KeyPair:
-        """What makes the masks with others."""
-        return KeyPair(self.secret(Role.MASK_KEY))
-
-    @cached_property
-    def public(self) -> PublicKeys:
-        """What the others may know."""
-        return PublicKeys(self.cipher.public, self.mask.public, commitment(self.secret(Role.SELF_SEED)))
-
-    def holders(self, cohort: Cohort, me: int) -> tuple[int, ...]:
-        """Return who holds shares of this client's secrets: all, itself too, or k others that nobody could foretell.
-
-        They are drawn by the client once it has seen everybody's keys, so neither the coordinator nor other members can
-        steer who they are: those with the k least of 128-bit random numbers.
-        """
-        count, k = len(cohort), cohort.degree.neighbours
-        if cohort.complete:
-            return tuple(range(count))
-        key = derive(self.entropy, cohort.transcript, Role.HOLDERS)
-        words = np.frombuffer(stream(key, 16 * count), "<u8").reshape(count, 2)
-        order = np.lexsort(words.T)
-        return tuple(sorted(order[order != me][:k].tolist()))
-
-    def deal(self, cohort: Cohort, holders: tuple[int, ...]) -> dict[int, bytes]:
-        """Return for each holder its share of the own mask's seed and its share of the mask key, 64 bytes."""
-        threshold = cohort.degree.threshold
-        key = derive(self.entropy, cohort.transcript, Role.DEALING)
-        coefficients = stream(key, 2 * KEY_BYTES * (threshold - 1))
-        half = len(coefficients) // 2
-        seed = shamir.split(self.secret(Role.SELF_SEED), holders, threshold, coefficients[:half])
-        mask = shamir.split(self.secret(Role.MASK_KEY), holders, threshold, coefficients[half:])
-        return {holder: seed[holder] + mask[holder] for holder in holders}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """A client between rounds: what it is called, what it insists on, what it remembers of the run."""
+    """A client between rounds: what it is called, what it insists on, what it remembers of the run, its standing key."""
 
     party: str
     floors: Floors
     past: Past
+    standing: StandingKey | None = None
+
+    @property
+    def key(self) -> StandingKey:
+        """The standing key of a client that has begun."""
+        assert self.standing is not None, "`begin` makes it"
+        return self.standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +84,13 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """A client whose vector may leave. It has no secret of its own any more, only shares of others'."""
+    """A client whose vector may leave. It has no secret of the attempt any more, only shares of others'."""
 
     client: Client
     cohort: Cohort
     sharers: frozenset[int]
     held: Mapping[int, bytes]
-    signed: Survivors | None = None  # the one set of survivors that it has signed or opened its shares for
+    agreed: Survivors | None = None  # the one set of survivors that it has agreed to or opened its shares for
 
 
 State: TypeAlias = Advertised | Shared | Ready | Masked
@@ -160,11 +105,17 @@ def begin(client: Client, terms: Terms, entropy: bytes, sign: Sign) -> tuple[Adv
     if len(entropy) != KEY_BYTES:
         raise ValueError(f"{KEY_BYTES} bytes of entropy are needed")
     client.floors.check_terms(terms)
-    own = Own(entropy, terms.digest())
-    keys = own.public
-    signature = sign(keys_text(own.terms, client.party, keys))
     begun = replace(client, past=client.past.begun(terms))
-    return Advertised(client=begun, terms=terms, own=own), SignedKeys(keys, signature).to_bytes(own.terms)
+    if client.standing is None or not client.standing.serves(terms.round):
+        begun = replace(begun, standing=StandingKey.fresh(client.party, terms, entropy, sign))
+    state = Advertised(client=begun, terms=terms, own=Own(entropy, terms.digest()))
+    return state, advertised(state)
+
+
+def advertised(state: Advertised) -> bytes:
+    """Return the message of a client's keys."""
+    standing = state.client.key
+    return SignedKeys(state.own.public(standing), standing.signature).to_bytes(state.own.terms)
 
 
 def share(state: Advertised, body: bytes, verify: Verify) -> tuple[Shared, bytes]:
@@ -176,12 +127,14 @@ def share(state: Advertised, body: bytes, verify: Verify) -> tuple[Shared, bytes
     cohort = Cohort.read(body, state.own.terms)
     state.client.floors.check_cohort(len(cohort), cohort.degree)
     _check_members(state, cohort, verify)
-    me, pair, sealed = cohort.places[state.client.party], state.own.cipher, {}
+    me, standing, sealed = cohort.places[state.client.party], state.client.key, {}
     for holder, plain in state.own.deal(cohort, state.own.holders(cohort, me)).items():
         if holder != me:
-            sealed[holder] = seal(_sealing_key(pair, cohort, me, holder, holder), plain, _ends(cohort, me, holder))
+            key = standing.derive(cohort, Role.SHARE, me, holder)
+            sealed[holder] = seal(key, plain, _ends(cohort, me, holder))
+    codes = b"" if cohort.complete else _codes(standing, cohort, Role.SEEN, me, range(len(cohort)), b"")
     after = Shared(client=state.client, terms=state.terms, own=state.own, cohort=cohort)
-    return after, shares_message(cohort.transcript, sealed)
+    return after, Shares(sealed, codes).to_bytes(cohort)
 
 
 def receive(state: Shared, body: bytes) -> Ready:
@@ -199,21 +152,23 @@ def receive(state: Shared, body: bytes) -> Ready:
             f"{len(sharers) - 1 - len(senders)} members have shared, but their shares for us are missing."
         )
     client.floors.check_survivors(len(sharers), quorum(len(cohort)))
-    shared = len(sharers.intersection(state.own.holders(cohort, me)))
-    if shared < cohort.degree.threshold:  # this client has masks with these: the coordinator could choose them, or none
+    holders = sharers.intersection(state.own.holders(cohort, me))
+    if (
+        len(holders) < cohort.degree.threshold
+    ):  # this client has masks with these: the coordinator could choose them, or none
         raise ProtocolError(
-            f"{shared} of those who hold shares of {client.party!r} have shared, and {cohort.degree.threshold} are needed: with "
+            f"{len(holders)} of those who hold shares of {client.party!r} have shared, and {cohort.degree.threshold} are needed: with "
             "fewer masks than that its vector could be read. Nothing is masked; leave the round."
         )
-    pair, held = state.own.cipher, {}
+    _check_codes(state, delivery, holders - {me})
+    held = {}
     for sender in sorted(senders):
-        plain = unseal(
-            _sealing_key(pair, cohort, sender, me, sender), delivery.sealed[sender], _ends(cohort, sender, me)
-        )
+        key = client.key.derive(cohort, Role.SHARE, sender, me)
+        plain = unseal(key, delivery.sealed[sender], _ends(cohort, sender, me))
         if plain is None:
             raise ProtocolError(
-                f"The share from {cohort.names[sender]!r} does not open: it was changed on the way, or is for somebody "
-                "else. Leave the round."
+                f"The share from {cohort.names[sender]!r} does not open: it has seen another cohort, or the share was changed on the "
+                "way, or is for somebody else. Leave the round."
             )
         held[sender] = plain
     if cohort.complete:
@@ -242,46 +197,46 @@ def mask(state: Ready, vector: Vector, threads: int = 2) -> Masked:
     return Masked(client=client, cohort=state.cohort, sharers=state.sharers, held=state.held)
 
 
-def agree(state: Masked, body: bytes, sign: Sign) -> tuple[Masked, bytes]:
-    """Return the client after it has signed the survivors of the message ``body``, and its message of that.
+def agree(state: Masked, body: bytes) -> tuple[Masked, bytes]:
+    """Return the client after it has agreed to the survivors of the message ``body``, and its message of that.
 
-    It signs one set. Raises ProtocolError for another, and for sets that overlap, are not all who shared, lack this client
-    or are too few.
+    It agrees to one set, and tells each of them so under a code. Raises ProtocolError for another, and for sets that
+    overlap, are not all who shared, lack this client or are too few.
     """
-    survivors = Survivors.read(body, state.cohort)
-    after = replace(state, signed=_checked(state, survivors))
-    return after, agreement_message(state.cohort, sign(survivors.text(state.cohort)))
+    cohort, survivors = state.cohort, Survivors.read(body, state.cohort)
+    after = replace(state, agreed=_checked(state, survivors))
+    me, text = cohort.places[state.client.party], survivors.text(cohort)
+    codes = _codes(state.client.key, cohort, Role.AGREED, me, sorted(survivors.active), text)
+    return after, agreement_message(cohort, codes)
 
 
-def reveal(state: Masked, body: bytes, verify: Verify) -> tuple[Masked, bytes]:
+def reveal(state: Masked, body: bytes) -> tuple[Masked, bytes]:
     """Return the client after it has opened its shares for the request ``body``, and its message of them.
 
     Of a survivor it opens the share of the own mask's seed, of a dead one the share of the mask key, and never both: there
     is one answer for a (run, round). The same survivors again get the same answer. Raises ProtocolError.
     """
     request, cohort = Request.read(body, state.cohort), state.cohort
-    survivors = _checked(state, request.survivors)
-    if not request.signatures.keys() <= survivors.active or len(request.signatures) < quorum(len(cohort)):
+    survivors, me = _checked(state, request.survivors), cohort.places[state.client.party]
+    text, wrong = survivors.text(cohort), []
+    for member in sorted(request.codes.keys() - {me}):
+        code = state.client.key.code(cohort, Role.AGREED, member, me, text)
+        if member not in survivors.active or not hmac.compare_digest(code, request.codes[member]):
+            wrong.append(cohort.names[member])
+    agreed = len(request.codes.keys() - {me}) - len(wrong) + 1  # with itself
+    if agreed < quorum(len(cohort)):
         raise ProtocolError(
-            f"{len(request.signatures)} survivors have signed that they are, and {quorum(len(cohort))} are needed: "
-            "others may have been shown another set. No share is opened."
+            f"{agreed} survivors have told this client that they are, and {quorum(len(cohort))} are needed: others may have been "
+            f"shown another set. Codes that are not their senders' own: {', '.join(wrong[:3]) or 'none'}. No share is opened."
         )
-    text, own = survivors.text(cohort), state.client.party if state.signed else None
-    for member, signature in request.signatures.items():
-        if cohort.names[member] != own and not verify(
-            cohort.names[member], text, signature
-        ):  # it has signed them itself
-            raise ProtocolError(
-                f"The signature of {cohort.names[member]!r} on the survivors is not its own. No share is opened."
-            )
     shares = {
         owner: plain[:KEY_BYTES] if owner in survivors.active else plain[KEY_BYTES:]
         for owner, plain in state.held.items()
     }
-    return replace(state, signed=survivors), unmasking_message(cohort.transcript, shares)
+    return replace(state, agreed=survivors), unmasking_message(cohort.transcript, shares)
 
 
-def answer(state: State, body: bytes, sign: Sign, verify: Verify) -> tuple[State, bytes | None]:
+def answer(state: State, body: bytes, verify: Verify) -> tuple[State, bytes | None]:
     """Return the client after a message of the coordinator, whichever it is, and what it says to it, if anything.
 
     A message that comes again is answered as before, or needs no answer any more. Raises FormatError or ProtocolError for
@@ -295,9 +250,9 @@ def answer(state: State, body: bytes, sign: Sign, verify: Verify) -> tuple[State
     if kind is Kind.DELIVERY and isinstance(state, Shared):
         return receive(state, body), None
     if kind is Kind.SURVIVORS and isinstance(state, Masked):
-        return agree(state, body, sign)
+        return agree(state, body)
     if kind is Kind.REQUEST and isinstance(state, Masked):
-        return reveal(state, body, verify)
+        return reveal(state, body)
     if (
         isinstance(state, Masked)
         and body == state.cohort.body
@@ -309,11 +264,6 @@ def answer(state: State, body: bytes, sign: Sign, verify: Verify) -> tuple[State
         f"{state.client.party!r} has come as far as {type(state).__name__.lower()!r}, and a message {kind.name.lower()!r} is "
         "not what follows: the coordinator has left a step out, or sends another cohort. Leave the round."
     )
-
-
-def commitment(seed: bytes) -> bytes:
-    """Return what a client publishes of its own mask's seed, so that a wrong share is an error and no number."""
-    return digest(PROTOCOL, b" seed", seed)
 
 
 def pair_mask(agreed: bytes, cohort: Cohort, me: int, other: int) -> masks.Mask:
@@ -332,7 +282,7 @@ def _masks(state: Ready) -> list[masks.Mask]:
     cohort, own = state.cohort, state.own
     me = cohort.places[state.client.party]
     neighbours = (state.sharers & set(own.holders(cohort, me)) | state.held.keys()) - {me}
-    applied = [self_mask(own.secret(Role.SELF_SEED), cohort, me)]
+    applied = [self_mask(own.seed, cohort, me)]
     for other in sorted(neighbours):
         agreed = own.mask.agree(cohort.signed[other].keys.mask, cohort.names[other])
         applied.append(pair_mask(agreed, cohort, me, other))
@@ -346,27 +296,45 @@ def _check_members(state: Advertised, cohort: Cohort, verify: Verify) -> None:
             "could wrap. Plan the layout for the largest cohort."
         )
     mine = cohort.places.get(state.client.party)
-    if mine is None or cohort.signed[mine].keys != state.own.public:
+    if mine is None or cohort.signed[mine].keys != state.own.public(state.client.key):
         raise ProtocolError(f"The keys that {state.client.party!r} has sent are not in the cohort. Leave the round.")
-    keys = [key for signed in cohort.signed for key in (signed.keys.cipher, signed.keys.mask)]
+    keys = [key for signed in cohort.signed for key in (signed.keys.standing, signed.keys.mask)]
     if len(set(keys)) != len(keys):
         raise ProtocolError("Two members of the cohort have one key: somebody is there twice. Leave the round.")
     for name, signed in zip(cohort.names, cohort.signed, strict=True):
-        if name != state.client.party and not verify(
-            name, keys_text(state.own.terms, name, signed.keys), signed.signature
-        ):
+        text = standing_text(state.terms.run, name, signed.keys.standing)
+        if name != state.client.party and not verify(name, text, signed.signature):
             raise ProtocolError(
-                f"The keys of {name!r} are not signed by it for this round and roster. Leave the round: somebody stands "
-                "between the members."
+                f"The standing key of {name!r} is not signed by it for this run, or {name!r} is not in the roster. Leave the round: "
+                "somebody stands between the members."
+            )
+
+
+def _check_codes(state: Shared, delivery: Delivery, holders: frozenset[int]) -> None:
+    """Check that everybody with whom this client is to have a mask has seen the same cohort, so knows the same keys of it.
+
+    Whoever sent a share has shown that by its key; the others that hold shares of this client show it by a code.
+    """
+    cohort, me = state.cohort, state.cohort.places[state.client.party]
+    if delivery.codes.keys() != holders - delivery.sealed.keys():
+        raise ProtocolError(
+            f"{len(holders - delivery.sealed.keys())} members that hold shares of {state.client.party!r} have sent it none, and "
+            f"codes of {len(delivery.codes)} have come: nobody would say that the others' keys are theirs. Leave the round."
+        )
+    for member, code in delivery.codes.items():
+        if not hmac.compare_digest(code, state.client.key.code(cohort, Role.SEEN, member, me, b"")):
+            raise ProtocolError(
+                f"The code of {cohort.names[member]!r} on the cohort is not its own: it has seen another one, or the code was changed on "
+                "the way. Leave the round."
             )
 
 
 def _checked(state: Masked, survivors: Survivors) -> Survivors:
-    """Return the survivors if this client may sign them."""
+    """Return the survivors if this client may agree to them."""
     active, dead, names = survivors.active, survivors.dead, state.cohort.names
-    if state.signed not in (None, survivors):
+    if state.agreed not in (None, survivors):
         raise ProtocolError(
-            f"{state.client.party!r} has signed {len(state.signed.active) if state.signed else 0} survivors of this round and is "
+            f"{state.client.party!r} has agreed to {len(state.agreed.active) if state.agreed else 0} survivors of this round and is "
             f"asked about another set of {len(active)}. The difference of two sums would be somebody's update: it answers once."
         )
     if both := active & dead:
@@ -379,15 +347,15 @@ def _checked(state: Masked, survivors: Survivors) -> Survivors:
         )
     if state.cohort.places[state.client.party] not in active:
         raise ProtocolError(
-            f"{state.client.party!r} has given its vector and is not among the survivors. It signs nothing."
+            f"{state.client.party!r} has given its vector and is not among the survivors. It agrees to nothing."
         )
     state.client.floors.check_survivors(len(active), quorum(len(state.cohort)))
     return survivors
 
 
-def _sealing_key(pair: KeyPair, cohort: Cohort, sender: int, receiver: int, other: int) -> bytes:
-    agreed = pair.agree(cohort.signed[other].keys.cipher, cohort.names[other])
-    return derive(agreed, cohort.transcript, Role.SHARE, sender, receiver)
+def _codes(standing: StandingKey, cohort: Cohort, role: Role, me: int, members: Iterable[int], text: bytes) -> bytes:
+    """Return a client's codes for members one after the other; zeros stand for its own."""
+    return b"".join(bytes(CODE_BYTES) if i == me else standing.code(cohort, role, me, i, text) for i in members)
 
 
 def _ends(cohort: Cohort, sender: int, receiver: int) -> bytes:

@@ -19,21 +19,22 @@ Sign: TypeAlias = Callable[[bytes], bytes]
 Verify: TypeAlias = Callable[[str, bytes, bytes], bool]
 """Says whether a signature over a text is that of the party named first: ``verify(party, text, signature)``."""
 SIGNATURE_BYTES = 64
+CODE_BYTES = 16
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 _PUBLIC_BYTES = 3 * KEY_BYTES
 
 
 @dataclass(frozen=True)
 class PublicKeys:
-    """A client's keys of one attempt: X25519 for sealing and for masks, and the SHA-256 of its own mask's seed."""
+    """A client's keys: the one that stands, for its masks X25519 of one attempt, and the SHA-256 of its own mask's seed."""
 
-    cipher: bytes
+    standing: bytes
     mask: bytes
     seed: bytes
 
     def __bytes__(self) -> bytes:
         """Return the 96 bytes."""
-        return self.cipher + self.mask + self.seed
+        return self.standing + self.mask + self.seed
 
     @classmethod
     def of(cls, raw: bytes) -> PublicKeys:
@@ -43,7 +44,7 @@ class PublicKeys:
 
 @dataclass(frozen=True)
 class SignedKeys:
-    """A client's keys and its signature on them."""
+    """A client's keys, and its signature on the one that stands."""
 
     keys: PublicKeys
     signature: bytes
@@ -61,9 +62,13 @@ class SignedKeys:
         return found
 
 
-def keys_text(terms: bytes, party: str, keys: PublicKeys) -> bytes:
-    """Return what a client signs: the protocol, the digest of the terms (run, round, roster, ...), its name, its keys."""
-    return PROTOCOL + b" keys\n" + terms + texts([party]) + bytes(keys)
+def standing_text(run: str, party: str, key: bytes) -> bytes:
+    """Return what a client signs: the protocol, the run, its name and the key that is to stand for it.
+
+    A round, its terms and the keys of an attempt are bound by what is sealed and coded under such keys: that hangs on the
+    cohort's transcript.
+    """
+    return PROTOCOL + b" standing key\n" + texts([run, party]) + key
 
 
 @dataclass(frozen=True)
@@ -120,36 +125,54 @@ class Cohort:
         return cls(names, signed, degree, terms)
 
 
-def shares_message(transcript: bytes, sealed: Mapping[int, bytes]) -> bytes:
-    """Return a client's message of sealed shares, by the member each is for."""
-    return header(Kind.SHARES) + transcript + _entries(sealed)
+@dataclass(frozen=True)
+class Shares:
+    """A client's sealed shares by the member each is for, and its code on the cohort for every member, one after the other.
 
+    Who gets a share needs no code, and in the complete graph everybody does: then there are none.
+    """
 
-def read_shares(body: bytes, cohort: Cohort) -> dict[int, bytes]:
-    """Return the sealed shares of a client by the member each is for. Raises FormatError."""
-    reader = _reader(body, Kind.SHARES, cohort.transcript)
-    found = _read_entries(reader, len(cohort), SEALED_BYTES)
-    reader.end()
-    return found
+    sealed: Mapping[int, bytes]
+    codes: bytes = b""
+
+    def to_bytes(self, cohort: Cohort) -> bytes:
+        """Return the message."""
+        return header(Kind.SHARES) + cohort.transcript + _entries(self.sealed) + self.codes
+
+    def code(self, member: int) -> bytes:
+        """Return the code for a member."""
+        return self.codes[member * CODE_BYTES : (member + 1) * CODE_BYTES]
+
+    @classmethod
+    def read(cls, body: bytes, cohort: Cohort) -> Shares:
+        """Return the shares of a message. Raises FormatError."""
+        reader = _reader(body, Kind.SHARES, cohort.transcript)
+        sealed = _read_entries(reader, len(cohort), SEALED_BYTES)
+        found = cls(sealed, b"" if cohort.complete else reader.take(len(cohort) * CODE_BYTES))
+        reader.end()
+        return found
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Who has shared, and the sealed shares for one member by sender."""
+    """Who has shared; for one member the sealed shares by sender, and the codes of those who hold its shares and sent none."""
 
     sharers: frozenset[int]
     sealed: Mapping[int, bytes]
+    codes: Mapping[int, bytes]
 
     def to_bytes(self, cohort: Cohort) -> bytes:
         """Return the message."""
         start = header(Kind.DELIVERY) + cohort.transcript + members(self.sharers, len(cohort))
-        return start + _entries(self.sealed)
+        return start + _entries(self.sealed) + _entries(self.codes)
 
     @classmethod
     def read(cls, body: bytes, cohort: Cohort) -> Delivery:
         """Return what a message delivers. Raises FormatError."""
-        reader = _reader(body, Kind.DELIVERY, cohort.transcript)
-        found = cls(reader.members(len(cohort)), _read_entries(reader, len(cohort), SEALED_BYTES))
+        reader, count = _reader(body, Kind.DELIVERY, cohort.transcript), len(cohort)
+        found = cls(
+            reader.members(count), _read_entries(reader, count, SEALED_BYTES), _read_entries(reader, count, CODE_BYTES)
+        )
         reader.end()
         return found
 
@@ -170,7 +193,7 @@ class Survivors:
         return header(Kind.SURVIVORS) + cohort.transcript + self.sets(cohort)
 
     def text(self, cohort: Cohort) -> bytes:
-        """Return what every survivor signs."""
+        """Return what every survivor tells every other under a code."""
         return PROTOCOL + b" survivors\n" + cohort.transcript + self.sets(cohort)
 
     @classmethod
@@ -182,41 +205,41 @@ class Survivors:
         return found
 
 
-def agreement_message(cohort: Cohort, signature: bytes) -> bytes:
-    """Return a client's message with its signature on the survivors."""
-    return header(Kind.AGREEMENT) + cohort.transcript + signature
+def agreement_message(cohort: Cohort, codes: bytes) -> bytes:
+    """Return a client's message with its codes on the survivors, 16 bytes for each of them in their order, itself too."""
+    return header(Kind.AGREEMENT) + cohort.transcript + codes
 
 
-def read_agreement(body: bytes, cohort: Cohort) -> bytes:
-    """Return the signature of a message. Raises FormatError."""
+def read_agreement(body: bytes, cohort: Cohort, survivors: int) -> bytes:
+    """Return the codes of a message, 16 bytes for each survivor. Raises FormatError."""
     reader = _reader(body, Kind.AGREEMENT, cohort.transcript)
-    signature = reader.take(SIGNATURE_BYTES)
+    codes = reader.take(survivors * CODE_BYTES)
     reader.end()
-    return signature
+    return codes
 
 
 @dataclass(frozen=True)
 class Request:
-    """The survivors, and the signatures of those who agree, by member."""
+    """The survivors, and the codes for one of them by the member that agrees."""
 
     survivors: Survivors
-    signatures: Mapping[int, bytes]
+    codes: Mapping[int, bytes]
 
     def to_bytes(self, cohort: Cohort) -> bytes:
         """Return the message."""
-        signed = members(self.signatures, len(cohort)) + b"".join(self.signatures[i] for i in sorted(self.signatures))
-        return header(Kind.REQUEST) + cohort.transcript + self.survivors.sets(cohort) + signed
+        agreed = members(self.codes, len(cohort)) + b"".join(self.codes[i] for i in sorted(self.codes))
+        return header(Kind.REQUEST) + cohort.transcript + self.survivors.sets(cohort) + agreed
 
     @classmethod
     def read(cls, body: bytes, cohort: Cohort) -> Request:
         """Return the request of a message. Raises FormatError."""
         reader = _reader(body, Kind.REQUEST, cohort.transcript)
         survivors = Survivors(reader.members(len(cohort)), reader.members(len(cohort)))
-        signers = sorted(reader.members(len(cohort)))
-        block = reader.take(len(signers) * SIGNATURE_BYTES)
+        agreed = sorted(reader.members(len(cohort)))
+        block = reader.take(len(agreed) * CODE_BYTES)
         reader.end()
-        each = [block[at : at + SIGNATURE_BYTES] for at in range(0, len(block), SIGNATURE_BYTES)]
-        return cls(survivors, dict(zip(signers, each, strict=True)))
+        each = [block[at : at + CODE_BYTES] for at in range(0, len(block), CODE_BYTES)]
+        return cls(survivors, dict(zip(agreed, each, strict=True)))
 
 
 def unmasking_message(transcript: bytes, shares: Mapping[int, bytes]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -21,14 +22,15 @@ from koinon.errors import ProtocolError
 
 KEY_BYTES = 32
 TAG_BYTES = 16
-PROTOCOL = b"koinon secure sum 1"
+PROTOCOL = b"koinon secure sum 2"
+_REMEMBERED = 20_000  # agreements of one key: twice the largest cohort
 _NONCE = bytes(12)  # every key seals one message, so its nonce may be a constant
 
 
 class Role(Enum):
     """What a derived key is for."""
 
-    CIPHER_KEY = b"cipher key"  # from a client's own entropy
+    STANDING_KEY = b"standing key"  # from a client's own entropy
     MASK_KEY = b"mask key"
     SELF_SEED = b"self seed"
     DEALING = b"dealing"
@@ -36,6 +38,8 @@ class Role(Enum):
     SELF = b"self"  # from a seed or an agreement: what masks and what seals
     PAIR = b"pair"
     SHARE = b"share"
+    SEEN = b"seen"  # what a code on the cohort is made under, and one on the survivors
+    AGREED = b"agreed"
 
 
 def derive(secret: bytes, salt: bytes, role: Role, *ends: int) -> bytes:
@@ -60,7 +64,7 @@ class KeyPair:
         self._key = X25519PrivateKey.from_private_bytes(private)
         self._agreed: dict[bytes, bytes] = {}
 
-    @property
+    @cached_property
     def public(self) -> bytes:
         """The 32 bytes that others agree with."""
         return self._key.public_key().public_bytes_raw()
@@ -69,6 +73,8 @@ class KeyPair:
         """Return the 32 bytes shared with ``owner``. Raises ProtocolError for a point of low order, which shares nothing."""
         if public in self._agreed:
             return self._agreed[public]
+        if len(self._agreed) >= _REMEMBERED:
+            self._agreed.clear()
         try:
             found = self._agreed[public] = self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError as error:

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from koinon.errors import FormatError, KoinonError
-from koinon.privacy.secure_sum.client import Advertised, Client, Masked, Own, Ready, Shared, State
+from koinon.privacy.secure_sum.client import Advertised, Client, Masked, Ready, Shared, State
+from koinon.privacy.secure_sum.keys import Own, StandingKey
 from koinon.privacy.secure_sum.layout import Layout
 from koinon.privacy.secure_sum.messages import Cohort, Survivors
 from koinon.privacy.secure_sum.neighbours import Assumptions
@@ -29,8 +30,8 @@ def to_bytes(record: Client | State) -> bytes:
         found |= {"cohort": record.cohort.body, "belongs_to": record.cohort.terms}
     if isinstance(record, Ready | Masked):
         found |= {"sharers": sorted(record.sharers), "held": {str(owner): s for owner, s in record.held.items()}}
-    if isinstance(record, Masked) and record.signed is not None:
-        found |= {"active": sorted(record.signed.active), "dead": sorted(record.signed.dead)}
+    if isinstance(record, Masked) and record.agreed is not None:
+        found |= {"active": sorted(record.agreed.active), "dead": sorted(record.agreed.dead)}
     return _START + json.dumps(found, default=lambda raw: b64encode(raw).decode(), sort_keys=True).encode()
 
 
@@ -54,8 +55,8 @@ def _record(found: Mapping[str, Any]) -> Client | State:
     if kind is Client:
         return client
     if kind is Masked:
-        signed = Survivors(frozenset(found["active"]), frozenset(found["dead"])) if "active" in found else None
-        return Masked(client=client, cohort=_cohort(found), **_shares(found), signed=signed)
+        agreed = Survivors(frozenset(found["active"]), frozenset(found["dead"])) if "active" in found else None
+        return Masked(client=client, cohort=_cohort(found), **_shares(found), agreed=agreed)
     terms = _terms(found["terms"])
     own = Own(b64decode(found["entropy"]), terms.digest())
     if kind is Advertised:
@@ -69,7 +70,9 @@ def _client(found: Mapping[str, Any]) -> Client:
     floors = dict(found["floors"])
     if floors["roster"] is not None:
         floors["roster"] = b64decode(floors["roster"])
-    return Client(party=found["party"], floors=Floors(**floors), past=Past(**found["past"]))
+    key = found["standing"]
+    standing = None if key is None else StandingKey(b64decode(key["secret"]), b64decode(key["signature"]), key["born"])
+    return Client(party=found["party"], floors=Floors(**floors), past=Past(**found["past"]), standing=standing)
 
 
 def _terms(found: Mapping[str, Any]) -> Terms:

@@ -13,18 +13,20 @@ from typing import TypeVar
 
 from koinon.errors import ProtocolError
 from koinon.privacy.secure_sum import masks, shamir
-from koinon.privacy.secure_sum.client import commitment, pair_mask, self_mask
+from koinon.privacy.secure_sum.client import pair_mask, self_mask
+from koinon.privacy.secure_sum.keys import commitment
 from koinon.privacy.secure_sum.messages import (
+    CODE_BYTES,
     Cohort,
     Delivery,
     Request,
+    Shares,
     SignedKeys,
     Survivors,
     Verify,
-    keys_text,
     read_agreement,
-    read_shares,
     read_unmasking,
+    standing_text,
 )
 from koinon.privacy.secure_sum.neighbours import degree, quorum
 from koinon.privacy.secure_sum.primitives import KeyPair
@@ -54,12 +56,12 @@ class Server:
     stage: Stage = Stage.KEYS
     keys: Mapping[str, SignedKeys] = field(default_factory=dict)
     cohort: Cohort | None = None
-    shares: Mapping[int, Mapping[int, bytes]] = field(default_factory=dict)  # sealed, by sender and holder
+    shares: Mapping[int, Shares] = field(default_factory=dict)  # by sender
     held: Mapping[int, frozenset[int]] = field(
         default_factory=dict
     )  # whose shares each sharer has been sent, or has kept
     active: frozenset[int] = frozenset()
-    signatures: Mapping[int, bytes] = field(default_factory=dict)
+    codes: Mapping[int, bytes] = field(default_factory=dict)  # of those who agree, 16 bytes for each survivor
     answers: Mapping[int, Mapping[int, bytes]] = field(default_factory=dict)  # shares by who opened them and owner
 
     @property
@@ -77,7 +79,7 @@ class Server:
     def holders(self, owner: int, among: Iterable[int]) -> set[int]:
         """Return who of some members has shares of another's secrets: itself too where the graph is complete."""
         own = {owner} if self.known.complete else set[int]()
-        return (self.shares[owner].keys() | own) & set(among)
+        return (self.shares[owner].sealed.keys() | own) & set(among)
 
     def waited_for(self) -> frozenset[str]:
         """Return who has not done yet what the stage waits for; nobody is known before there is a cohort."""
@@ -86,7 +88,7 @@ class Server:
         done: Mapping[Stage, frozenset[int]] = {
             Stage.SHARES: frozenset(range(len(self.known))) - self.shares.keys(),
             Stage.VECTORS: frozenset(self.shares.keys() - self.active),
-            Stage.AGREEMENT: self.active - self.signatures.keys(),
+            Stage.AGREEMENT: self.active - self.codes.keys(),
             Stage.UNMASKING: self.active - self.answers.keys(),
         }
         return frozenset(self.known.names[i] for i in done[self.stage])
@@ -107,28 +109,26 @@ def take(server: Server, party: str, body: bytes, verify: Verify) -> Server:
     """
     if server.stage is Stage.KEYS:
         signed = SignedKeys.read(body, server.terms.digest())
-        if not verify(party, keys_text(server.terms.digest(), party, signed.keys), signed.signature):
-            raise ProtocolError(f"The keys of {party!r} are not signed by it for these terms. It is not in the cohort.")
+        if not verify(party, standing_text(server.terms.run, party, signed.keys.standing), signed.signature):
+            raise ProtocolError(
+                f"The standing key of {party!r} is not signed by it for this run. It is not in the cohort."
+            )
         return replace(server, keys=_first(server.keys, party, signed))
     cohort, member = server.known, server.known.places.get(party)
     if member is None:
         raise ProtocolError(f"{party!r} is not in the cohort.")
     if server.stage is Stage.SHARES:
-        sealed = read_shares(body, cohort)
-        if member in sealed or len(sealed) != cohort.degree.neighbours - cohort.complete:
+        shares = Shares.read(body, cohort)
+        if member in shares.sealed or len(shares.sealed) != cohort.degree.neighbours - cohort.complete:
             raise ProtocolError(
-                f"{party!r} deals {len(sealed)} shares; {cohort.degree.neighbours} neighbours hold some."
+                f"{party!r} deals {len(shares.sealed)} shares; {cohort.degree.neighbours} neighbours hold some."
             )
-        return replace(server, shares=_first(server.shares, member, sealed))
+        return replace(server, shares=_first(server.shares, member, shares))
     if member not in server.active:
         raise ProtocolError(f"{party!r} has not survived: its vector has not come in time.")
     if server.stage is Stage.AGREEMENT:
-        if len(server.signatures) >= quorum(len(cohort)):
-            return server  # no more are sent on, so no more are verified
-        signature = read_agreement(body, cohort)
-        if not verify(party, server.survivors.text(cohort), signature):
-            raise ProtocolError(f"{party!r} has signed other survivors than these.")
-        return replace(server, signatures={**server.signatures, member: signature})
+        codes = read_agreement(body, cohort, len(server.active))
+        return replace(server, codes=_first(server.codes, member, codes))
     if server.stage is Stage.UNMASKING:
         opened = read_unmasking(body, cohort)
         if opened.keys() != server.held[member]:
@@ -161,11 +161,8 @@ def close(server: Server) -> tuple[Server, dict[str, bytes]]:
         _check_recoverable(server, server.active)
         return replace(server, stage=Stage.AGREEMENT), dict.fromkeys(names, survivors.to_bytes(cohort))
     if server.stage is Stage.AGREEMENT:
-        least = quorum(len(cohort))
-        _enough("sign the survivors", len(server.signatures), least)
-        signatures = {i: server.signatures[i] for i in sorted(server.signatures)[:least]}
-        body = Request(survivors, signatures).to_bytes(cohort)
-        return replace(server, stage=Stage.UNMASKING), dict.fromkeys(names, body)
+        _enough("agree to the survivors", len(server.codes), quorum(len(cohort)))
+        return replace(server, stage=Stage.UNMASKING), _requests(server)
     raise ProtocolError("The last stage has no next one: unmask the sum.")
 
 
@@ -188,7 +185,7 @@ def _left(server: Server) -> Iterator[masks.Mask]:
             continue
         pair = KeyPair(opened)
         for other in sorted(survivors.active):
-            if other in server.shares[owner] or owner in server.shares[other]:
+            if other in server.shares[owner].sealed or owner in server.shares[other].sealed:
                 agreed = pair.agree(cohort.signed[other].keys.mask, cohort.names[other])
                 yield pair_mask(agreed, cohort, other, owner).taken_off()
 
@@ -227,12 +224,26 @@ def _deliver(server: Server) -> tuple[Server, dict[str, bytes]]:
     _enough("share", len(sharers), max(server.minimum, quorum(len(cohort))))
     _check_recoverable(server, sharers)  # a client masks with so many of them, or not at all
     inboxes: dict[int, dict[int, bytes]] = {member: {} for member in sharers}
-    for sender, sealed in server.shares.items():
-        for holder in sealed.keys() & sharers:
-            inboxes[holder][sender] = sealed[holder]
-    letters = {cohort.names[i]: Delivery(sharers, inbox).to_bytes(cohort) for i, inbox in inboxes.items()}
+    for sender, shares in server.shares.items():
+        for holder in shares.sealed.keys() & sharers:
+            inboxes[holder][sender] = shares.sealed[holder]
+    letters = {}
+    for i, inbox in inboxes.items():
+        silent = server.shares[i].sealed.keys() & sharers - inbox.keys()
+        codes = {holder: server.shares[holder].code(i) for holder in silent}
+        letters[cohort.names[i]] = Delivery(sharers, inbox, codes).to_bytes(cohort)
     held = {i: frozenset(inbox) | ({i} if cohort.complete else set()) for i, inbox in inboxes.items()}
     return replace(server, stage=Stage.VECTORS, held=held), letters
+
+
+def _requests(server: Server) -> dict[str, bytes]:
+    """Return what each survivor is asked: the survivors, with the codes of those who agree for it."""
+    cohort, agreed, letters = server.known, sorted(server.codes), {}
+    for place, member in enumerate(sorted(server.active)):
+        at = slice(place * CODE_BYTES, (place + 1) * CODE_BYTES)
+        request = Request(server.survivors, {i: server.codes[i][at] for i in agreed})
+        letters[cohort.names[member]] = request.to_bytes(cohort)
+    return letters
 
 
 def _check_recoverable(server: Server, among: frozenset[int]) -> None:

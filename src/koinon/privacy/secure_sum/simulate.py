@@ -111,8 +111,7 @@ class Room:
             raise ProtocolError(f"The stage {stage.value} was asked for; {self.server.stage.value} follows.")
         there = tuple(party for party in letters if self._there(party, stage))
         for party in there:
-            sign = self._identities.keys[party].sign
-            self.states[party], said = half.answer(self.states[party], letters[party], sign, self._identities.verify)
+            self.states[party], said = half.answer(self.states[party], letters[party], self._identities.verify)
             if said is not None:
                 self._post(party, said)
         return there

@@ -11,7 +11,7 @@ from enum import IntEnum
 from koinon.errors import FormatError
 from koinon.privacy.secure_sum.primitives import digest
 
-MAGIC = b"kss\x01"
+MAGIC = b"kss\x02"
 DIGEST_BYTES = 32
 LETTER_BYTES = 48 << 10
 """What one message of the fleet's mailbox may hold; see :func:`pieces`."""
@@ -23,11 +23,11 @@ class Kind(IntEnum):
 
     KEYS = 1  # client: its public keys, signed
     COHORT = 2  # coordinator, to all: everybody's keys
-    SHARES = 3  # client: sealed shares for its neighbours
+    SHARES = 3  # client: sealed shares for its neighbours, its code on the cohort for the others
     DELIVERY = 4  # coordinator, to each: who has shared, and the shares for it
     SURVIVORS = 5  # coordinator, to all: whose vectors it has
-    AGREEMENT = 6  # client: its signature on the survivors
-    REQUEST = 7  # coordinator, to all survivors: the survivors with their signatures
+    AGREEMENT = 6  # client, to each survivor: its code on the survivors
+    REQUEST = 7  # coordinator, to each survivor: the survivors with the codes for it
     UNMASKING = 8  # client: the shares it holds
     PIECE = 9  # a part of a message too long for one letter
     STATE = 10  # what a client keeps
@@ -118,7 +118,9 @@ def kind_of(body: bytes) -> Kind:
     try:
         return Kind(body[len(MAGIC)]) if body.startswith(MAGIC) else Kind(0)
     except (IndexError, ValueError) as error:
-        raise FormatError(f"{body[:8].hex()}... begins no message of koinon's secure sum, version 1.") from error
+        raise FormatError(
+            f"{body[:8].hex()}... begins no message of koinon's secure sum, version {MAGIC[-1]}."
+        ) from error
 
 
 def pieces(body: bytes, largest: int = LETTER_BYTES) -> tuple[bytes, ...]:

@@ -1,0 +1,110 @@
+"""A client's keys: one that stands for many rounds and is signed once, and what is drawn for a single attempt."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from koinon.privacy.secure_sum import shamir
+from koinon.privacy.secure_sum.messages import CODE_BYTES, Cohort, PublicKeys, Sign, standing_text
+from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, KeyPair, Role, derive, digest, stream
+from koinon.privacy.secure_sum.terms import Terms
+
+ROUNDS = 64
+"""How many rounds a standing key serves: what was recorded in them is read by who comes by the keys of t members."""
+
+
+@dataclass(frozen=True)
+class StandingKey:
+    """An X25519 key for rounds of one run: what opens under it with another member's, that member has sealed.
+
+    What it has agreed on with others is remembered beside it and not written down.
+    """
+
+    secret: bytes
+    signature: bytes
+    born: int  # the round that it was made for
+
+    @classmethod
+    def fresh(cls, party: str, terms: Terms, entropy: bytes, sign: Sign) -> Self:
+        """Return a new key from a client's entropy, signed for the run of the terms."""
+        secret = derive(entropy, terms.digest(), Role.STANDING_KEY)
+        return cls(secret, sign(standing_text(terms.run, party, KeyPair(secret).public)), terms.round)
+
+    def serves(self, round: int) -> bool:
+        """Return whether the key is still to be used in a round."""
+        return self.born <= round < self.born + ROUNDS
+
+    @cached_property
+    def pair(self) -> KeyPair:
+        """The key that agrees with others, with each of them once."""
+        return KeyPair(self.secret)
+
+    def derive(self, cohort: Cohort, role: Role, sender: int, receiver: int) -> bytes:
+        """Return the key for one use from a member to another, one of whom owns this. Raises ProtocolError for low order."""
+        other = receiver if cohort.signed[sender].keys.standing == self.pair.public else sender
+        agreed = self.pair.agree(cohort.signed[other].keys.standing, cohort.names[other])
+        return derive(agreed, cohort.transcript, role, sender, receiver)
+
+    def code(self, cohort: Cohort, role: Role, sender: int, receiver: int, text: bytes) -> bytes:
+        """Return the code of 16 bytes on a text from a member to another: HMAC-SHA-256 under a key that only they have."""
+        return hmac.digest(self.derive(cohort, role, sender, receiver), text, "sha256")[:CODE_BYTES]
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a client has drawn for one attempt, all of it from its entropy."""
+
+    entropy: bytes
+    terms: bytes  # their digest
+
+    def secret(self, role: Role) -> bytes:
+        """Return the 32 bytes for a role."""
+        return derive(self.entropy, self.terms, role)
+
+    @cached_property
+    def mask(self) -> KeyPair:
+        """What makes the masks with others."""
+        return KeyPair(self.secret(Role.MASK_KEY))
+
+    @cached_property
+    def seed(self) -> bytes:
+        """What makes the own mask."""
+        return self.secret(Role.SELF_SEED)
+
+    def public(self, standing: StandingKey) -> PublicKeys:
+        """Return what the others may know."""
+        return PublicKeys(standing.pair.public, self.mask.public, commitment(self.seed))
+
+    def holders(self, cohort: Cohort, me: int) -> tuple[int, ...]:
+        """Return who holds shares of this client's secrets: all, itself too, or k others that nobody could foretell.
+
+        They are drawn by the client once it has seen everybody's keys, so neither the coordinator nor other members can
+        steer who they are: those with the k least of 128-bit random numbers.
+        """
+        count, k = len(cohort), cohort.degree.neighbours
+        if cohort.complete:
+            return tuple(range(count))
+        key = derive(self.entropy, cohort.transcript, Role.HOLDERS)
+        words = np.frombuffer(stream(key, 16 * count), "<u8").reshape(count, 2)
+        order = np.lexsort(words.T)
+        return tuple(sorted(order[order != me][:k].tolist()))
+
+    def deal(self, cohort: Cohort, holders: tuple[int, ...]) -> dict[int, bytes]:
+        """Return for each holder its share of the own mask's seed and its share of the mask key, 64 bytes."""
+        threshold = cohort.degree.threshold
+        key = derive(self.entropy, cohort.transcript, Role.DEALING)
+        coefficients = stream(key, 2 * KEY_BYTES * (threshold - 1))
+        half = len(coefficients) // 2
+        seed = shamir.split(self.seed, holders, threshold, coefficients[:half])
+        mask = shamir.split(self.secret(Role.MASK_KEY), holders, threshold, coefficients[half:])
+        return {holder: seed[holder] + mask[holder] for holder in holders}
+
+
+def commitment(seed: bytes) -> bytes:
+    """Return what a client publishes of its own mask's seed, so that a wrong share is an error and no number."""
+    return digest(PROTOCOL, b" seed", seed)
