@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -165,6 +166,24 @@ def test_too_few_do_not_and_keep_nothing_of_it(parties: tuple[World, list[Party]
         party.sums.open(place(3), lambda: True)  # it is back
         assert isinstance(party.record(), Client)
         assert party.line.left[-1] == "train-0-shares", "its word on the survivors comes too late to be left"
+
+
+def test_a_standing_key_serves_the_run_and_is_gone_with_it(parties: tuple[World, list[Party]]) -> None:
+    """Also where the participant starts again in between: its folder has the key, its memory what was agreed on."""
+    world, five = parties
+    keys = []
+    for round in (3, 4):
+        assert open_by(masked(world, five, place(round)), five, place(round), seconds=30.0)
+        clients = [party.record() for party in five]
+        assert all(isinstance(client, Client) and client.past.masked == round for client in clients)
+        keys.append([client.standing for client in clients if isinstance(client, Client)])
+    assert keys[0] == keys[1] and None not in keys[0]
+    assert len({key.secret for key in keys[0] if key}) == 5
+    for party in five:
+        party.sums.end(RUN)
+        record, kept = party.record(), party.keep.secure_sum(RUN, "train")
+        assert isinstance(record, Client) and record.standing is None and record.past.masked == 4
+        assert kept is not None and b64encode(keys[0][five.index(party)].secret) not in kept  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("later", [place(4), place(3, Purpose.EVALUATE)])

@@ -95,7 +95,7 @@ class Maker:
 
     def end(self) -> None:
         """Drop what could still open a sum of a run that is over."""
-        self._sums.give_up(self._run)
+        self._sums.end(self._run)
 
     def _masked(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
         place = self._place(work)

@@ -124,6 +124,15 @@ class SecureSums:
             assert isinstance(record, Masked), "what is pending is masked"
             self.write(before, record.client)
 
+    def end(self, run: str) -> None:
+        """Drop what could still open a sum of a run that is over, and the standing keys under which its shares were sealed."""
+        for purpose in (Purpose.TRAIN, Purpose.EVALUATE):
+            if (kept := self._keep.secure_sum(run, purpose.value)) is not None:
+                client = _client(from_bytes(kept))
+                place = Place(run, client.past.round, purpose, client.past.attempt)
+                self.write(place, replace(client, standing=None))
+        self._standing.clear()
+
     def pending(self, run: str) -> Place | None:
         """Return the sum whose vector has left and which may not have been opened yet."""
         for purpose in (Purpose.TRAIN, Purpose.EVALUATE):
@@ -155,8 +164,7 @@ class SecureSums:
         kept = self._keep.secure_sum(place.run, place.purpose.value)
         if kept is None:
             return Client(party=self._client, floors=self._floors, past=Past(run=f"{place.run} {place.purpose.value}"))
-        record = from_bytes(kept)
-        client = self._remembered(place, record if isinstance(record, Client) else record.client)
+        client = self._remembered(place, _client(from_bytes(kept)))
         standing = client.standing if client.party == self._client else None  # it is signed for a name
         return replace(client, party=self._client, floors=self._floors, standing=standing)
 
@@ -207,3 +215,7 @@ class SecureSums:
         keys = {own["client"]: PublicKey(Kind(own["kind"]), decoded(own["key"])) for own in found}
         members = None if self._roster is None else set(self._roster.members.values())
         self._keys = {client: key for client, key in keys.items() if members is None or key.text in members}
+
+
+def _client(record: Client | State) -> Client:
+    return record if isinstance(record, Client) else record.client
