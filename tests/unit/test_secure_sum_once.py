@@ -101,10 +101,10 @@ def test_what_has_been_agreed_on_serves_later_rounds(monkeypatch: pytest.MonkeyP
     cohort, me = room.server.known, 0
     key = room.states[NAMES[0]].client.key
     derived = set()
-    for at in (cohort, replace(cohort, terms=b"?" * 32)):
+    for of in (cohort, replace(cohort, terms=b"?" * 32)):
         for role in Role:
             for other in range(1, COHORT):
-                derived |= {key.derive(at, role, me, other), key.derive(at, role, other, me)}
+                derived |= {key.derive(of, role, me, other), key.derive(of, role, other, me)}
     assert count() == 2 * COHORT * (COHORT - 1)
     assert len(derived) == 2 * len(Role) * 2 * (COHORT - 1), "a key for each cohort, use and direction"
 
