@@ -130,8 +130,7 @@ def share(state: Advertised, body: bytes, verify: Verify) -> tuple[Shared, bytes
     me, standing, sealed = cohort.places[state.client.party], state.client.key, {}
     for holder, plain in state.own.deal(cohort, state.own.holders(cohort, me)).items():
         if holder != me:
-            key = standing.derive(cohort, Role.SHARE, me, holder)
-            sealed[holder] = seal(key, plain, _ends(cohort, me, holder))
+            sealed[holder] = seal(_sealing_key(state, cohort, holder, me, holder), plain, _ends(cohort, me, holder))
     codes = b"" if cohort.complete else _codes(standing, cohort, Role.SEEN, me, range(len(cohort)), b"")
     after = Shared(client=state.client, terms=state.terms, own=state.own, cohort=cohort)
     return after, Shares(sealed, codes).to_bytes(cohort)
@@ -163,7 +162,7 @@ def receive(state: Shared, body: bytes) -> Ready:
     _check_codes(state, delivery, holders - {me})
     held = {}
     for sender in sorted(senders):
-        key = client.key.derive(cohort, Role.SHARE, sender, me)
+        key = _sealing_key(state, cohort, sender, sender, me)
         plain = unseal(key, delivery.sealed[sender], _ends(cohort, sender, me))
         if plain is None:
             raise ProtocolError(
@@ -284,8 +283,7 @@ def _masks(state: Ready) -> list[masks.Mask]:
     neighbours = (state.sharers & set(own.holders(cohort, me)) | state.held.keys()) - {me}
     applied = [self_mask(own.seed, cohort, me)]
     for other in sorted(neighbours):
-        agreed = own.mask.agree(cohort.signed[other].keys.mask, cohort.names[other])
-        applied.append(pair_mask(agreed, cohort, me, other))
+        applied.append(pair_mask(own.agreed(cohort, other), cohort, me, other))
     return applied
 
 
@@ -356,6 +354,16 @@ def _checked(state: Masked, survivors: Survivors) -> Survivors:
 def _codes(standing: StandingKey, cohort: Cohort, role: Role, me: int, members: Iterable[int], text: bytes) -> bytes:
     """Return a client's codes for members one after the other; zeros stand for its own."""
     return b"".join(bytes(CODE_BYTES) if i == me else standing.code(cohort, role, me, i, text) for i in members)
+
+
+def _sealing_key(state: Advertised | Shared, cohort: Cohort, other: int, sender: int, receiver: int) -> bytes:
+    """Return what seals a share between this client and another, from both keys of either.
+
+    The standing ones say who it is from. Those of the attempt are gone once both have masked: a standing key that is stolen
+    later opens no share that was recorded, neither of its owner's secrets nor of others'.
+    """
+    agreed = state.client.key.agreed(cohort, other) + state.own.agreed(cohort, other)
+    return derive(agreed, cohort.transcript, Role.SHARE, sender, receiver)
 
 
 def _ends(cohort: Cohort, sender: int, receiver: int) -> bytes:

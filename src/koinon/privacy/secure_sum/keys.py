@@ -15,12 +15,12 @@ from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, KeyPair, R
 from koinon.privacy.secure_sum.terms import Terms
 
 ROUNDS = 64
-"""How many rounds a standing key serves: what was recorded in them is read by who comes by the keys of t members."""
+"""How many rounds a standing key serves: so long can who comes by it speak for its owner, and to its owner for others."""
 
 
 @dataclass(frozen=True)
 class StandingKey:
-    """An X25519 key for rounds of one run: what opens under it with another member's, that member has sealed.
+    """An X25519 key for rounds of one run: it says who somebody is. Alone it seals nothing, so it opens no round of before.
 
     What it has agreed on with others is remembered beside it and not written down.
     """
@@ -44,15 +44,15 @@ class StandingKey:
         """The key that agrees with others, with each of them once."""
         return KeyPair(self.secret)
 
-    def derive(self, cohort: Cohort, role: Role, sender: int, receiver: int) -> bytes:
-        """Return the key for one use from a member to another, one of whom owns this. Raises ProtocolError for low order."""
-        other = receiver if cohort.signed[sender].keys.standing == self.pair.public else sender
-        agreed = self.pair.agree(cohort.signed[other].keys.standing, cohort.names[other])
-        return derive(agreed, cohort.transcript, role, sender, receiver)
+    def agreed(self, cohort: Cohort, other: int) -> bytes:
+        """Return what this key and a member's share. Raises ProtocolError for low order."""
+        return self.pair.agree(cohort.signed[other].keys.standing, cohort.names[other])
 
     def code(self, cohort: Cohort, role: Role, sender: int, receiver: int, text: bytes) -> bytes:
         """Return the code of 16 bytes on a text from a member to another: HMAC-SHA-256 under a key that only they have."""
-        return hmac.digest(self.derive(cohort, role, sender, receiver), text, "sha256")[:CODE_BYTES]
+        other = receiver if cohort.signed[sender].keys.standing == self.pair.public else sender
+        key = derive(self.agreed(cohort, other), cohort.transcript, role, sender, receiver)
+        return hmac.digest(key, text, "sha256")[:CODE_BYTES]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class Own:
     def public(self, standing: StandingKey) -> PublicKeys:
         """Return what the others may know."""
         return PublicKeys(standing.pair.public, self.mask.public, commitment(self.seed))
+
+    def agreed(self, cohort: Cohort, other: int) -> bytes:
+        """Return what the mask keys of this client and a member share. Raises ProtocolError for low order."""
+        return self.mask.agree(cohort.signed[other].keys.mask, cohort.names[other])
 
     def holders(self, cohort: Cohort, me: int) -> tuple[int, ...]:
         """Return who holds shares of this client's secrets: all, itself too, or k others that nobody could foretell.
