@@ -7,11 +7,10 @@ round follows: every client's ciphertexts are added up, decrypted and compared w
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import tenseal
 
 from koinon.privacy.encrypted_sum.ciphertexts import EncryptedSum
+from koinon.privacy.encrypted_sum.ckks import SharedKeyCKKS
 from koinon.privacy.encrypted_sum.client import Sent, encrypted
 from koinon.privacy.encrypted_sum.holder import Answered, KeyHolder, Request
 from koinon.privacy.encrypted_sum.keys import SecretKey
@@ -48,7 +48,9 @@ def measure(clients: int, parameters: int, turns: int) -> dict[str, Any]:
 
     pad_bytes = len(client(0).pads[0].to_bytes())
     calls: dict[str, Callable[[], int]] = {OURS: lambda: len(client(0).update) + pad_bytes}
-    calls |= {f"CKKS, {kind.name.lower()}": _ckks(_context(kind), updates[0]) for kind in tenseal.ENCRYPTION_TYPE}
+    calls |= {
+        f"CKKS, {kind.name.lower()}": partial(_ckks, _context(kind), updates[0]) for kind in tenseal.ENCRYPTION_TYPE
+    }
     best, sizes = _interleaved(calls, turns)
     plain = FLOAT32_BYTES * parameters
     return {
@@ -95,18 +97,14 @@ def _round(round: Round, secret: SecretKey, sent: list[Sent], updates: list[Arra
     }
 
 
-def _context(kind: tenseal.ENCRYPTION_TYPE) -> tenseal.Context:
+def _context(kind: tenseal.ENCRYPTION_TYPE) -> SharedKeyCKKS:
     context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, encryption_type=kind, **NVFLARE)
     context.global_scale = NVFLARE_SCALE
-    return context
+    return SharedKeyCKKS.from_bytes(context.serialize(save_secret_key=True))
 
 
-def _ckks(context: tenseal.Context, update: Array) -> Callable[[], int]:
-    def encrypt() -> int:
-        with _quiet():  # TenSEAL prints a warning for every vector of more than one ciphertext
-            return len(tenseal.ckks_vector(context, update).serialize())
-
-    return encrypt
+def _ckks(context: SharedKeyCKKS, update: Array) -> int:
+    return len(context.encrypt(update))
 
 
 def _interleaved(calls: dict[str, Callable[[], int]], turns: int) -> tuple[dict[str, float], dict[str, int]]:
@@ -117,16 +115,3 @@ def _interleaved(calls: dict[str, Callable[[], int]], turns: int) -> tuple[dict[
             sizes[name] = call()
             best[name] = min(best[name], time.process_time() - began)
     return best, sizes
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
