@@ -227,7 +227,8 @@ def test_a_cohort_in_which_somebody_is_twice_is_refused() -> None:
     scene = at(Stage.KEYS)
 
     def twice(cohort: Cohort) -> Cohort:
-        return with_member(cohort, "b", scene.signed("b", cohort.signed[2].keys))
+        keys = replace(cohort.signed[1].keys, mask=cohort.signed[2].keys.mask)
+        return with_member(cohort, "b", scene.signed("b", keys))
 
     with pytest.raises(ProtocolError, match="somebody is there twice"):
         scene.answer(changed(scene, twice))

@@ -1,15 +1,19 @@
 """What a standing key is good for in other hands: who comes by it later, who copies it, who goes by an older one."""
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from koinon.errors import ProtocolError
 from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum.client import Client, Masked
 from koinon.privacy.secure_sum.keys import StandingKey
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.messages import Cohort
-from koinon.privacy.secure_sum.primitives import KeyPair, Role, derive, unseal
+from koinon.privacy.secure_sum.messages import Cohort, Delivery, Shares, SignedKeys, standing_text
+from koinon.privacy.secure_sum.primitives import KeyPair, Role, derive, seal, unseal
 from koinon.privacy.secure_sum.saved import from_bytes, to_bytes
-from koinon.privacy.secure_sum.server import Stage
+from koinon.privacy.secure_sum.server import Stage, close, take, unmask
 from koinon.privacy.secure_sum.simulate import Identities, Room
 from koinon.privacy.secure_sum.terms import Floors, Terms
 
@@ -70,3 +74,50 @@ def test_of_a_survivors_shares_only_those_for_the_dead_open_under_its_standing_k
             agreed = KeyPair(state.own.secret(Role.MASK_KEY)).agree(cohort.signed[0].keys.mask, "a")
             found += [holder] if opens(key, cohort, dealt[holder], (0, holder), holder, agreed) else []
     assert found == [5, 6] and len(found) < cohort.degree.threshold
+
+
+@pytest.mark.parametrize("twisted", [False, True], ids=["its bytes", "the same point in other bytes"])
+def test_who_signs_anothers_standing_key_as_its_own_is_out_and_stops_nobody(twisted: bool) -> None:
+    """It is known from earlier rounds. Who has copied it cannot share; the rest come to their sum."""
+    identities = Identities.of(NAMES)
+    room = Room(TERMS, Floors(), identities, {"g": Stage.SHARES})
+    room.begin(NAMES)
+    copied = bytearray(room.server.keys["a"].keys.standing)
+    copied[31] ^= 0x80 * twisted  # X25519 does not look at this bit
+    keys = replace(room.server.keys["g"].keys, standing=bytes(copied))
+    said = SignedKeys(keys, identities.keys["g"].sign(standing_text(TERMS.run, "g", keys.standing)))
+    left = {party: signed for party, signed in room.server.keys.items() if party != "g"}
+    room.server = take(replace(room.server, keys=left), "g", said.to_bytes(TERMS.digest()), identities.verify)
+    room.step(Stage.SHARES)
+    total = LAYOUT.zero()
+    for party in room.step(Stage.VECTORS):
+        vector = LAYOUT.encode(np.full(5, 0.5, np.float32), 3, np.array([1.0]))
+        room.mask(party, vector)
+        total += vector
+    room.step(Stage.AGREEMENT)
+    room.step(Stage.UNMASKING)
+    unmask(room.server, total)
+    assert LAYOUT.decode(total).weight == 18
+
+
+def test_who_signs_anothers_standing_key_as_its_own_neither_opens_a_share_nor_seals_one() -> None:
+    identities = Identities.of(NAMES)
+    room = Room(TERMS, Floors(), identities, {})
+    room.begin(NAMES)
+    thief = room.states["g"]
+    assert isinstance(thief, half.Advertised)
+    keys = replace(room.server.keys["g"].keys, standing=room.server.keys["a"].keys.standing)
+    signed = SignedKeys(keys, identities.keys["g"].sign(standing_text(TERMS.run, "g", keys.standing)))
+    room.server = replace(room.server, keys={**room.server.keys, "g": signed})
+    body = close(room.server)[1]["b"]
+    cohort, (shared, said) = Cohort.read(body, TERMS.digest()), half.answer(room.states["b"], body, identities.verify)
+    assert isinstance(shared, half.Shared) and said is not None
+    dealt = Shares.read(said, cohort).sealed
+    mask = thief.own.agreed(cohort, 1)
+    assert not opens(thief.client.key, cohort, dealt[6], (1, 6), 1, mask)
+    forged = derive(thief.client.key.agreed(cohort, 1) + mask, cohort.transcript, Role.SHARE, 6, 1)
+    others = {i: half.answer(room.states[NAMES[i]], body, identities.verify)[1] for i in (0, 2, 3, 4, 5)}
+    sealed = {i: Shares.read(each, cohort).sealed[1] for i, each in others.items() if each is not None}
+    sealed[6] = seal(forged, bytes(64), cohort.transcript + bytes([0, 0, 0, 6, 0, 0, 0, 1]))
+    with pytest.raises(ProtocolError, match="share from 'g' does not open"):
+        half.receive(shared, Delivery(frozenset(range(7)), sealed, {}).to_bytes(cohort))

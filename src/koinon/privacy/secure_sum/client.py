@@ -122,7 +122,7 @@ def share(state: Advertised, body: bytes, verify: Verify) -> tuple[Shared, bytes
     """Return the client after it has dealt its shares among the cohort of the message ``body``, and its message of them.
 
     Raises ProtocolError for a cohort that is below the floors, lacks this client's keys or holds a key that is unsigned,
-    foreign, of low order or there twice.
+    foreign or of low order, or a mask key twice.
     """
     cohort = Cohort.read(body, state.own.terms)
     state.client.floors.check_cohort(len(cohort), cohort.degree)
@@ -296,8 +296,9 @@ def _check_members(state: Advertised, cohort: Cohort, verify: Verify) -> None:
     mine = cohort.places.get(state.client.party)
     if mine is None or cohort.signed[mine].keys != state.own.public(state.client.key):
         raise ProtocolError(f"The keys that {state.client.party!r} has sent are not in the cohort. Leave the round.")
-    keys = [key for signed in cohort.signed for key in (signed.keys.standing, signed.keys.mask)]
-    if len(set(keys)) != len(keys):
+    # Standing keys are known from earlier rounds, so a member may sign another's as its own. It has none of its secret: it seals
+    # nothing and says nothing under it, and to refuse such a cohort would let it stop every round without being named.
+    if len({signed.keys.mask for signed in cohort.signed}) != len(cohort):
         raise ProtocolError("Two members of the cohort have one key: somebody is there twice. Leave the round.")
     for name, signed in zip(cohort.names, cohort.signed, strict=True):
         text = standing_text(state.terms.run, name, signed.keys.standing)
