@@ -86,6 +86,13 @@ def test_one_member_is_not_there_under_several_names(times: int) -> None:
         shared(listed, own)
 
 
+def test_nobody_is_there_beside_itself() -> None:
+    """As under a name from before it was enrolled anew, with a key that it signed then."""
+    own = {client: OwnKey(os.urandom(32)) for client in CLIENTS}
+    with pytest.raises(ProtocolError, match="key of 'c-5' is not signed"):
+        shared({**own, "c-5": own[ME]}, own)
+
+
 class Asked:
     """Secure sums that remember what they were asked for."""
 
