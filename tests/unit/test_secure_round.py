@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from koinon.fleet.wire.signatures import OwnKey, PublicKey, digest, encoded, sig
 from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum.client import Client, Ready, State
 from koinon.privacy.secure_sum.layout import Layout
+from koinon.privacy.secure_sum.messages import CODE_BYTES, agreement_message
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.server import Stage, unmask
 from koinon.privacy.secure_sum.terms import Floors, Past, Terms
@@ -106,6 +108,62 @@ def test_one_that_starts_again_at_every_step_comes_to_the_same_sum(office: Offic
     unmask(server, total)
     found = LAYOUT.decode(total)
     assert (found.update.tolist(), found.weight, found.sums.tolist()) == ([4 * 2 * 512] * 4, 8, [6.0])
+
+
+def come_to_vectors(secure: SecureRound, parties: list[Party]) -> None:
+    """Let everybody mask."""
+    for party in parties:
+        party.begin()
+    secure.turn(KEYS, 60.0, 0.0)
+    for party in parties:
+        party.answer(Stage.KEYS, Stage.SHARES)
+    secure.turn(KEYS, 60.0, 0.0)
+    for party in parties:
+        party.answer(Stage.SHARES, Stage.SHARES)
+        party.masked()
+
+
+def test_wrong_codes_of_one_that_is_quick_stop_nobody(office: Office, parties: list[Party]) -> None:
+    """The coordinator cannot tell them from right ones: enough right ones have to be among those that it relays."""
+    secure, (liar, *honest) = SecureRound(office, terms, 3, 60.0), parties
+    come_to_vectors(secure, parties)
+    cohort = secure._server.known
+    liar_says = agreement_message(cohort, b"?" * 5 * CODE_BYTES)
+    steps = []
+
+    def wait(step: str, silent: Sequence[str]) -> bool:
+        steps.append((step, len(silent)))
+        if len(steps) == 1:
+            liar.post(0, Stage.AGREEMENT, liar_says)
+            for party in honest[:3]:
+                party.answer(Stage.VECTORS, Stage.AGREEMENT)
+        elif len(steps) == 2:
+            honest[3].answer(Stage.VECTORS, Stage.AGREEMENT)
+        else:
+            for party in honest:
+                party.answer(Stage.AGREEMENT, Stage.UNMASKING)
+        return len(steps) < 9
+
+    assert secure.opened(KEYS, wait) is not None
+    assert steps == [("agreement", 5), ("agreement", 1), ("unmasking", 5)]
+
+
+def test_who_does_not_agree_is_waited_for_a_quarter_of_the_least_time(office: Office, parties: list[Party]) -> None:
+    secure = SecureRound(office, terms, 3, 2.0)
+    come_to_vectors(secure, parties)
+    steps = []
+
+    def wait(step: str, silent: Sequence[str]) -> bool:
+        time.sleep(0.05)
+        steps.append(step)
+        if len(steps) == 1 or step == "unmasking":
+            for party in parties[:4]:
+                hears, says = list(Stage)[2:4] if step == "agreement" else list(Stage)[3:5]
+                party.answer(hears, says)
+        return len(steps) < 100
+
+    assert secure.opened(KEYS, wait) is not None
+    assert 5 < steps.count("agreement") <= 12
 
 
 def test_stages_that_clients_name_are_no_attempts(office: Office, parties: list[Party]) -> None:

@@ -179,7 +179,7 @@ class FleetRuntime:
             made = terms_of(plan.algorithm, self._run.key, job.round, job.purpose, attempt, **known)
             return replace(made, app=bytes.fromhex(self._chain.app))
 
-        return SecureRound(office, terms, step.least)
+        return SecureRound(office, terms, step.least, plan.algorithm.schedule.shortest)
 
     def _expect_hidden(self, plan: Plan, secure: SecureRound | EncryptedRound) -> Expected:
         if isinstance(secure, EncryptedRound):

@@ -7,6 +7,7 @@ itself back to where it was.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import Server, Stage, arrived, close, take
 from koinon.privacy.secure_sum.terms import Terms
 
-_SHARE = 0.25  # of a stage's time that its keys may take, and again its shares
+_SHARE = 0.25  # of a stage's time that its keys may take, and again its shares; of its least, that the last codes may
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,10 +62,13 @@ class Office:
 
 
 class SecureRound:
-    """The secure sum of one stage, attempt after attempt until its members have shared; then that one to its end."""
+    """The secure sum of one stage, attempt after attempt until its members have shared; then that one to its end.
 
-    def __init__(self, office: Office, terms: Callable[[int], Terms], minimum: int) -> None:
-        self._office, self._terms, self.minimum = office, terms, minimum
+    ``shortest`` are the seconds that every step to its end has at least.
+    """
+
+    def __init__(self, office: Office, terms: Callable[[int], Terms], minimum: int, shortest: float = 0.0) -> None:
+        self._office, self._terms, self.minimum, self._shortest = office, terms, minimum, shortest
         self._until: float | None = None
         self.attempt = office.last_attempt()
         self._begin()
@@ -133,12 +137,7 @@ class SecureRound:
                 self._server = arrived(self._server, client)
         while not self._server.enough:
             self._catch_up()
-            if (
-                self._server.stage is Stage.VECTORS
-                and self._recoverable()
-                or self._server.stage is Stage.AGREEMENT
-                and self._agreed >= quorum(len(self._server.known))
-            ):
+            if self._may_close():
                 self._close()
             elif not self._server.enough and not wait(self._server.stage.value, sorted(self._server.waited_for())):
                 return None
@@ -148,6 +147,16 @@ class SecureRound:
         """Take no more messages of this attempt: its sum is void, and not to be opened by those that come late."""
         for stage in Stage:
             self._office.mailbox.shut(self._office.at(self.attempt, stage))
+
+    def _may_close(self) -> bool:
+        """Return whether the step can be closed; a wrong code looks like a right one here, so more than enough are waited for."""
+        if self._server.stage is Stage.VECTORS:
+            return self._recoverable()
+        if self._server.stage is not Stage.AGREEMENT or self._agreed < quorum(len(self._server.known)):
+            return False
+        if self._until is None:
+            self._until = time.monotonic() + _SHARE * self._shortest
+        return not self._server.waited_for() or time.monotonic() >= self._until
 
     def _recoverable(self) -> bool:
         """Return whether enough neighbours of each who shared are left; in a sparse graph that is not only their number."""
