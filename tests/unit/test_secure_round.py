@@ -23,6 +23,7 @@ from koinon.privacy.secure_sum.messages import CODE_BYTES, agreement_message
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.server import Stage, unmask
 from koinon.privacy.secure_sum.terms import Floors, Past, Terms
+from koinon.privacy.secure_sum.wire import LETTER_BYTES, pieces
 
 KEYS = {f"c-{i}": OwnKey(bytes([i]) * 32) for i in range(1, 6)}
 LAYOUT = Layout.of_scale(4, 1, scale=10, cohort=5, bound=1.0, largest_weight=8)
@@ -38,6 +39,7 @@ class Party:
     def __init__(self, name: str, office: Office) -> None:
         self.name, self._office, self._state = name, office, None
         self._state: State | None
+        self.largest = LETTER_BYTES
 
     def begin(self, attempt: int = 0) -> None:
         past = Past(run="r-1 train") if self._state is None else self._state.client.past
@@ -60,6 +62,10 @@ class Party:
         return vector
 
     def post(self, attempt: int, stage: Stage, body: bytes) -> None:
+        for piece in pieces(body, self.largest):
+            self._leave(attempt, stage, piece)
+
+    def _leave(self, attempt: int, stage: Stage, body: bytes) -> None:
         at = self._office.at(attempt, stage)
         text = signed_text("message", at.run, at.round, at.stage, self.name, SERVER, digest(body))
         letter = Letter(SERVER, encoded(body), encoded(KEYS[self.name].sign(text)))
@@ -164,6 +170,28 @@ def test_who_does_not_agree_is_waited_for_a_quarter_of_the_least_time(office: Of
 
     assert secure.opened(KEYS, wait) is not None
     assert 5 < steps.count("agreement") <= 12
+
+
+def test_long_messages_come_in_pieces_in_whatever_order(office: Office, parties: list[Party]) -> None:
+    secure = SecureRound(office, terms, 3)
+    for party in parties:
+        party.largest = 128
+    come_to_vectors(secure, parties)
+    assert secure.sharers == set(KEYS)
+    left = office.mailbox.all(office.at(0, Stage.SHARES))
+    assert len([letter for letter in left if letter.sender == "c-1"]) > 3
+    assert SecureRound(office, terms, 3).sharers == set(KEYS)
+
+
+def test_pieces_of_two_messages_are_none_and_stop_nobody_else(office: Office, parties: list[Party]) -> None:
+    for party in parties[1:]:
+        party.begin()
+    for piece in (*pieces(b"a" * 200, 128), *pieces(b"b" * 200, 128)):
+        parties[0].post(0, Stage.KEYS, piece)
+    secure = SecureRound(office, terms, 3)
+    secure.turn(KEYS, 60.0, 0.0)
+    secure.turn(KEYS, 45.0, 16.0)
+    assert secure.least == 3
 
 
 def test_stages_that_clients_name_are_no_attempts(office: Office, parties: list[Party]) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from koinon.core.types import Purpose
 from koinon.errors import FormatError, ProtocolError
-from koinon.fleet.coordinator.mailbox import Letter, Mailbox
+from koinon.fleet.coordinator.mailbox import MESSAGE_BYTES, Letter, Mailbox
 from koinon.fleet.coordinator.secure_sum import Office, SecureRound
 from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.participant.keep import Keep
@@ -30,6 +30,7 @@ from koinon.privacy.secure_sum.layout import Layout
 from koinon.privacy.secure_sum.saved import from_bytes
 from koinon.privacy.secure_sum.server import Stage
 from koinon.privacy.secure_sum.terms import Terms
+from koinon.privacy.secure_sum.wire import Kind, header, joined
 
 RUN = "r-1"
 NAMES = tuple(f"c-{i}" for i in range(1, 6))
@@ -145,6 +146,16 @@ def open_by(secure: SecureRound, parties: list[Party], at: Place, seconds: float
         thread.join(10)
         assert not thread.is_alive()
     return server is not None
+
+
+def test_a_message_that_no_letter_holds_is_left_in_several(parties: tuple[World, list[Party]]) -> None:
+    """Of 2,150 members and more a client's shares and codes are such a message."""
+    world, (party, *_) = parties
+    said = header(Kind.SHARES) + bytes(range(256)) * (3 * MESSAGE_BYTES // 256)
+    party.sums._post(place(3), Stage.SHARES, said)
+    letters = [letter.body for letter in world.mailbox.all(world.office(3).at(0, Stage.SHARES))]
+    assert len(letters) == 4 and max(map(len, letters)) <= MESSAGE_BYTES
+    assert joined(letters[::-1]) == said
 
 
 def test_enough_open_it(parties: tuple[World, list[Party]]) -> None:

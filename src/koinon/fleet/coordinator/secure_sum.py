@@ -24,6 +24,7 @@ from koinon.privacy.secure_sum.neighbours import quorum
 from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.server import Server, Stage, arrived, close, take
 from koinon.privacy.secure_sum.terms import Terms
+from koinon.privacy.secure_sum.wire import Kind, joined, kind_of
 
 _SHARE = 0.25  # of a stage's time that its keys may take, and again its shares; of its least, that the last codes may
 _LOG = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class SecureRound:
     def _begin(self) -> None:
         self._server = Server(terms=self._terms(self.attempt), minimum=self.minimum)
         self._read = 0
+        self._pieces: dict[tuple[Stage, str], list[bytes]] = {}  # of messages that have come in part
         self._catch_up()
 
     @property
@@ -196,7 +198,10 @@ class SecureRound:
 
     def _take(self, sender: str, body: bytes) -> None:
         try:
-            self._server = take(self._server, sender, body, self._office.verify)
+            letters = self._pieces.setdefault((self._server.stage, sender), []) if kind_of(body) is Kind.PIECE else []
+            letters.append(body)
+            if (whole := joined(letters)) is not None:
+                self._server = take(self._server, sender, whole, self._office.verify)
         except (FormatError, ProtocolError) as error:  # theirs to mend; the rest go on without it
             _LOG.warning("round %d: a message of %s: %s", self._office.round, sender, error)
 

@@ -27,6 +27,7 @@ from koinon.privacy.secure_sum.roster import Roster
 from koinon.privacy.secure_sum.saved import from_bytes, to_bytes
 from koinon.privacy.secure_sum.server import Stage
 from koinon.privacy.secure_sum.terms import NO_APP, Floors, Past, Terms
+from koinon.privacy.secure_sum.wire import pieces
 
 _WAIT_SECONDS = 10
 _SERVER = "server"
@@ -178,9 +179,10 @@ class SecureSums:
 
     def _post(self, place: Place, stage: Stage, body: bytes) -> None:
         name = stage_name(place.purpose, place.attempt, stage)
-        text = signed_text("message", place.run, place.round, name, self._client, _SERVER, digest(body))
-        letter = {"to": _SERVER, "body": encoded(body), "signature": encoded(self._keep.key.sign(text))}
-        self._connection.call("POST", self._box(place, stage), letter)
+        for piece in pieces(body):
+            text = signed_text("message", place.run, place.round, name, self._client, _SERVER, digest(piece))
+            letter = {"to": _SERVER, "body": encoded(piece), "signature": encoded(self._keep.key.sign(text))}
+            self._connection.call("POST", self._box(place, stage), letter)
 
     def _letter(self, place: Place, stage: Stage, still: Callable[[], bool]) -> bytes | None:
         """Return the coordinator's message at the end of a step, or None once ``still`` says no."""

@@ -126,7 +126,7 @@ def kind_of(body: bytes) -> Kind:
 def pieces(body: bytes, largest: int = LETTER_BYTES) -> tuple[bytes, ...]:
     """Return a message as letters of at most ``largest`` bytes, above 64: itself if it is short enough.
 
-    A cohort of 1,000 with names of 20 bytes takes 4 letters of 48 KiB; every other message of such a round takes one.
+    What a client says in a round of up to 2,100 fits into one letter of 48 KiB; of 10,000, its shares and codes take 4.
     """
     if len(body) <= largest:
         return (body,)
