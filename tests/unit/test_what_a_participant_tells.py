@@ -16,6 +16,7 @@ import koinon as kn
 import linear
 from koinon.app import App, resolve
 from koinon.core.types import Payload, Purpose
+from koinon.fleet.participant.connection import Unreachable
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import Enrolled, Keep
 from koinon.fleet.participant.making import Maker
@@ -48,7 +49,7 @@ class Coordinator:
             self.heard.append((path, body))
         app = digest(canonical(AGREEMENT).encode())
         runs = [{"run": "r-1", "name": "hearts", "app": app}]
-        return {"runs": runs, "description": AGREEMENT, "chunk_bytes": 1 << 22, "receipts": []}
+        return {"runs": runs, "description": AGREEMENT, "chunk_bytes": 1 << 22, "receipts": [], "name": "hearts"}
 
 
 def party(keep: Keep, said: list[str], floors: Floors, **channel: Any) -> tuple[Participant, Coordinator]:
@@ -98,11 +99,16 @@ def test_why_an_update_does_not_fit_is_for_its_owner_alone(
     assert told == {"reason": "its update cannot be added up; why is said at this participant, and nowhere else"}
 
 
-def test_a_run_that_is_over_leaves_no_share_of_anybodys_secret(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [None, "m" * 64], ids=["no model", "a model that does not come"])
+def test_a_run_that_is_over_leaves_no_secret_of_anybody(model: str | None, tmp_path: Path) -> None:
     """A party that died between its vector and the end of the sum, and comes back when all is over."""
+
+    def unreachable(model: str) -> int:
+        raise Unreachable("nobody there")
+
     with closing(Keep(tmp_path)) as keep:
         participant, coordinator = party(keep, [], Floors())
-        coordinator.size = lambda model: 0  # type: ignore[attr-defined]
+        coordinator.size = unreachable  # type: ignore[attr-defined]
         participant._join()
         terms = terms_of(participant._part.training.plan.algorithm, "r-1", 1, Purpose.TRAIN, 0, value=VALUE, cohort=4)
         room = Room(terms, OwnFloors(), Identities.of([f"c{i}" for i in range(4)]), {})
@@ -113,11 +119,12 @@ def test_a_run_that_is_over_leaves_no_share_of_anybodys_secret(tmp_path: Path) -
         masked = room.states["c0"]
         assert isinstance(masked, Masked) and masked.held
         participant._maker._sums.write(Place("r-1", 1, Purpose.TRAIN, 0), masked)
-        participant._ended({"state": "finished", "serial": 1, "stopped": "", "digest": None})
+        participant._ended({"state": "finished", "serial": 1, "stopped": "", "digest": None, "model": model})
         kept = keep.secure_sum("r-1", "train")
         assert kept is not None
         left = from_bytes(kept)
-        assert isinstance(left, Client) and left.past.masked == 1, "and it is not forgotten that a vector has left"
+        assert isinstance(left, Client) and left.standing is None
+        assert left.past.masked == 1, "and it is not forgotten that a vector has left"
 
 
 @pytest.mark.parametrize(("own", "least", "found"), [(1, 5, 5), (7, 5, 7), (1, 3, 3)])

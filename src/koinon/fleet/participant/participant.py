@@ -370,11 +370,13 @@ class Participant:
         self._connection.patience = min(self._connection.patience, _FAREWELL_SECONDS)
         path, model = None, work.get("model")
         try:
-            if model:
-                name, size = self._describe()["name"], self._connection.size(model)
-                path = self._keep.model(name, self._connection.download(model, size))
-            self._fetch_receipts()
-            self._maker.end()
+            try:
+                if model:
+                    name, size = self._describe()["name"], self._connection.size(model)
+                    path = self._keep.model(name, self._connection.download(model, size))
+                self._fetch_receipts()
+            finally:
+                self._maker.end()
         except (FormatError, FleetError) as error:
             if _for_good(error):
                 raise
