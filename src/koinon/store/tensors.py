@@ -114,12 +114,11 @@ def layout(head: bytes | memoryview, size: int, limits: Limits = LIMITS) -> Layo
 
     Raises FormatError for anything but tensors that cover the file exactly, once each, in order.
     """
-    head = bytes(head[: LENGTH_BYTES + limits.header_bytes])
-    length = header_length(head, limits)
+    length = header_length(bytes(head[:LENGTH_BYTES]), limits)
     begin = LENGTH_BYTES + length
     if begin > min(size, len(head)):
         raise FormatError(f"The header claims {length:,} bytes, and the file has {min(size, len(head)):,} in all.")
-    header = _parsed(head[LENGTH_BYTES:begin])
+    header = _parsed(bytes(head[LENGTH_BYTES:begin]))  # no more of it: what follows may be the whole file
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError("The header's metadata must map names to texts.")

@@ -102,7 +102,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         run.thread.join(10)
         (received,) = run.settled[0].received
         tensor = next(t for t in received.upload.layout().tensors if t.name.startswith("update"))
-        assert received.upload.read(tensor).tolist() == [1.0]
+        assert [leaf.tolist() for leaf in received.upload.read([tensor])] == [[1.0]]
 
 
 def test_another_file_announced_during_the_check(run: Run) -> None:

@@ -6,8 +6,8 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,19 +70,19 @@ class Expected:
         known = {CIPHERTEXTS: (np.dtype("u1"), (size,)), PAD: (np.dtype("u1"), (len(round.keys) * PAD_BYTES,))}
         return cls(algorithm, dict.fromkeys(known), known, finish, masked=True)
 
-    @property
+    @cached_property
     def most_bytes(self) -> int:
         """How long a file of these leaves and of metrics can be."""
         leaves = sum(math.prod(shape) * dtype.itemsize for dtype, shape in self.leaves.values())
-        return tensors.LENGTH_BYTES + self.limits.header_bytes + leaves + 4 * _MOST_METRIC_VALUES
+        return tensors.LENGTH_BYTES + self.header_bytes + leaves + 4 * _MOST_METRIC_VALUES
 
-    @property
-    def limits(self) -> tensors.Limits:
-        """What a header of these leaves and of metrics can hold: parsing takes 25 times its bytes of memory."""
+    @cached_property
+    def header_bytes(self) -> int:
+        """How long a header of these leaves and of metrics can be: parsing takes 25 times its bytes of memory."""
         usual = tensors.LIMITS
         names = sum(len(name) for name in self.leaves) + _MOST_METRICS * usual.name_characters
         entries = len(self.leaves) + _MOST_METRICS
-        return replace(usual, header_bytes=min(usual.header_bytes, 6 * names + 512 * entries))  # \u1234 has six
+        return min(usual.header_bytes, 6 * names + 512 * entries)  # \u1234 has six
 
     def check(self, layout: tensors.Layout) -> None:
         """Raise FormatError unless a file holds exactly these leaves and some metric sums."""
@@ -128,23 +128,25 @@ class Received:
     def metrics(self) -> dict[str, Array]:
         """Return the metric sums."""
         mine = [t for t in self.upload.layout().tensors if t.name.startswith(METRICS)]
-        return {t.name.removeprefix(METRICS): self.upload.read(t) for t in mine}
+        return {t.name.removeprefix(METRICS): sums for t, sums in zip(mine, self.upload.read(mine), strict=True)}
 
     def vector(self) -> Vector:
         """Return the masked vector."""
         stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
-        return Vector(widened(self.upload.read(stored[BODY])), self.upload.read(stored[TAIL]))
+        body, tail = self.upload.read((stored[BODY], stored[TAIL]))
+        return Vector(widened(body), tail)
 
     def encrypted(self) -> tuple[memoryview, memoryview]:
         """Return the ciphertexts and the sealed pads."""
         stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
-        return self.upload.read(stored[CIPHERTEXTS]).data, self.upload.read(stored[PAD]).data
+        ciphertexts, pads = self.upload.read((stored[CIPHERTEXTS], stored[PAD]))
+        return ciphertexts.data, pads.data
 
     def value(self, expected: Expected) -> Tree:
         """Return the decoded update, all of it in memory."""
         stored = {t.name.removeprefix(UPDATE): t for t in self.upload.layout().tensors}
         names = tree.names(expected.structure) if expected.leaves else ()
-        payload = tree.fill(expected.structure, (self.upload.read(stored[name]) for name in names))
+        payload = tree.fill(expected.structure, self.upload.read(map(stored.__getitem__, names)))
         value = decode(expected.algorithm, payload, self.key(), np.float32(self.cohort))
         return tree.map(lambda x: np.asarray(x, np.float32), value)
 
@@ -158,8 +160,8 @@ class Received:
             names = tree.names(value) if tree.leaves(value) else ()
             return dict(zip(names, map(bool, exact.acceptable(value, bound)), strict=True))
         stored = [t for t in self.upload.layout().tensors if t.name.startswith(UPDATE)]
-        found = {t.name.removeprefix(UPDATE): bool(exact.acceptable(self.upload.read(t), bound)[0]) for t in stored}
-        return dict(sorted(found.items()))
+        good = (bool(exact.acceptable(leaf, bound)[0]) for leaf in self.upload.read(stored))
+        return dict(sorted(zip((t.name.removeprefix(UPDATE) for t in stored), good, strict=True)))
 
 
 def total(expected: Expected, received: Sequence[Received], seen: Seen) -> Tree:

@@ -226,10 +226,10 @@ class FleetRun:
             stage = self._open = OpenStage(job, self.key, self.members, self.ledger, self._spool, self.figures)
             self._state = replace(self._state, stage=None, seal=None)  # left open when the store failed
             stage.drawn = () if job.secure is None else tuple(draw)
-            row = self.ledger.stage(job.round, job.purpose)
+            row = self.ledger.stage(job.round, job.purpose) if job.begun else None
             if row is not None and row.model == job.model:
                 stage.restore(row)
-            else:
+            elif job.begun:
                 self._spool.forget(self.key, job.folder)
                 row = None
             if stage.settled is None:
@@ -262,12 +262,15 @@ class FleetRun:
             self._handle(events.Unsealed())
 
     def forget(self, round: int, outcomes: Mapping[str, bool]) -> None:
-        """Drop what a committed round no longer needs, and tell its clients how they fared."""
+        """Close a committed round's stage, and tell its clients how they fared."""
         with self._changed:
             self._open = None
             self.trouble.over()
             for client, accepted in outcomes.items():
                 self.fared[client] = self.fared.get(client, Fared()).after(round, accepted=accepted)
+
+    def clear(self, round: int) -> None:
+        """Drop the uploads of a committed round, and of those before."""
         for stage in self._spool.stages(self.key):
             if int(stage.partition("-")[0]) <= round:
                 self._spool.forget(self.key, stage)

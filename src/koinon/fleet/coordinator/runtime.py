@@ -60,7 +60,8 @@ class FleetRuntime:
         self._written = _Written(run.ledger.blobs)
         self._expected: dict[Purpose, Expected] = {}
         self._stages: dict[Purpose, tuple[StageJob, Settled]] = {}  # of the round that is open
-        self._sums = TotalDigest()
+        self._hashing = ThreadPoolExecutor(1)
+        self._sums = TotalDigest(self._hashing)
         self._later = ThreadPoolExecutor(1)
         self._last = ""  # the blob of the server's state before this round
         self._first = 0  # the round that this process begins with: an earlier one may have begun it
@@ -79,7 +80,6 @@ class FleetRuntime:
         blob = self._written(job.broadcast)
         job = self._as_begun(plan, job, blob)
         members = self._run.members
-        key = partial(self._key, job.round)
         size = self._run.ledger.blobs.path(blob).stat().st_size
         train = job.purpose is Purpose.TRAIN
         aggregator = plan.algorithm.aggregator
@@ -91,7 +91,8 @@ class FleetRuntime:
         essential = (self._run.wait_for_named(aggregator.trusted),) if train and isinstance(aggregator, Rooted) else ()
         if secure is not None:  # masks know who is asked
             least, newcomers = secure.minimum, newcomers and isinstance(secure, EncryptedRound)
-        stage = StageJob(job.round, job.purpose, blob, size, cohort, key, expected, least, newcomers, essential, secure)
+        facts = (job.round, job.purpose, blob, size, cohort, partial(self._key, job.round), expected, least, newcomers)
+        stage = StageJob(*facts, job.round == self._first, essential, secure)
         draw = [members[i].client for i in job.tasks.clients.tolist()]
         if job.following is not None:  # drawn while the clients work
             self._later.submit(job.following)
@@ -100,10 +101,10 @@ class FleetRuntime:
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)
         if settled.void is not None:
-            self._sums = TotalDigest()
+            self._sums = TotalDigest(self._hashing)
             return Partial({}, 0, replace(rows, metrics={}, pooled={}, void=settled.void))
         if job.purpose is Purpose.TRAIN:
-            self._sums = TotalDigest()
+            self._sums = TotalDigest(self._hashing)
             if aggregator.needs is not Needs.SUM:
                 return self._apart(plan, job, settled.received, rows)
         if secure is not None:
@@ -237,7 +238,7 @@ class FleetRuntime:
 
     def close(self) -> None:
         """Let what is written in the background finish."""
-        self._sums.result()
+        self._hashing.shutdown()
         self._later.shutdown()
 
     # Journal
@@ -262,6 +263,7 @@ class FleetRuntime:
         live = {blob, after.broadcast, after.variables} | ({best} if best else set())
         self._written.keep(live, live | {self._last} | self._shown)
         self._last = blob
+        self._later.submit(self._run.clear, checkpoint.round)
         self._later.submit(ledger.blobs.sync, blob)
         self._later.submit(ledger.blobs.clear)
 

@@ -6,8 +6,10 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from koinon.tree import Array
 
 _BLOCK = 1 << 20
 _FREE_FILES = 16
+_HEAD = 16 << 10  # bytes of a header that is parsed once, however often it is asked for
 
 
 @dataclass(frozen=True)
@@ -52,27 +55,42 @@ class Upload:
         except OSError as error:
             raise StoreError(f"An upload cannot be kept in {self.path.parent}: {error.strerror}.") from error
 
-    def layout(self, limits: tensors.Limits = tensors.LIMITS) -> tensors.Layout:
-        """Return where the file's tensors are. Raises FormatError."""
-        with self.path.open("rb") as file:
-            head = file.read(tensors.LENGTH_BYTES)
-            head += file.read(tensors.header_length(head, limits))
-        return tensors.layout(head, self.claim.size, limits)
+    def layout(self, header_bytes: int = tensors.LIMITS.header_bytes) -> tensors.Layout:
+        """Return where the file's tensors are, as a header of at most so many bytes says. Raises FormatError."""
+        limits = replace(tensors.LIMITS, header_bytes=header_bytes)
+        file = os.open(self.path, os.O_RDONLY)
+        try:
+            head = os.pread(file, _HEAD, 0)
+            length = tensors.LENGTH_BYTES + tensors.header_length(head, limits)
+            if length <= _HEAD:
+                return _small_layout(head[:length], self.claim.size)
+            return tensors.layout(os.pread(file, length, 0), self.claim.size, limits)
+        finally:
+            os.close(file)
 
-    def read(self, tensor: tensors.Tensor) -> Array:
-        """Return one tensor in memory of its own."""
+    def read(self, wanted: Iterable[tensors.Tensor]) -> Iterator[Array]:
+        """Yield tensors, each in memory of its own."""
+        file = os.open(self.path, os.O_RDONLY)
+        try:
+            for tensor in wanted:
+                yield self._read(file, tensor)
+        finally:
+            os.close(file)
+
+    def _read(self, file: int, tensor: tensors.Tensor) -> Array:
         out = np.empty(tensor.shape, tensor.dtype)
-        if not out.nbytes:
-            return out
-        view = memoryview(out.reshape(-1).view(np.uint8).data)
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(tensor.start)
-            while view:
-                count = file.readinto(view)
-                if not count:
-                    raise StoreError(f"{self.path} was cut short. The client will be asked to send it again.")
-                view = view[count:]
+        view, place = memoryview(out.reshape(-1).view(np.uint8).data), tensor.start
+        while place < tensor.stop:
+            count = os.preadv(file, [view[place - tensor.start :]], place)
+            if not count:
+                raise StoreError(f"{self.path} was cut short. The client will be asked to send it again.")
+            place += count
         return out
+
+
+@lru_cache(maxsize=16)
+def _small_layout(head: bytes, size: int) -> tensors.Layout:
+    return tensors.layout(head, size)
 
 
 class Chunk:
@@ -146,18 +164,22 @@ class Spool:
 
         Another claim has another file, so that what still comes for the old one cannot reach it.
         """
-        path = self._folder / run / stage / f"{client}.{claim.size}.{claim.chunk_bytes}.{claim.root}"
+        folder, name = self._folder / run / stage, f"{client}.{claim.size}.{claim.chunk_bytes}.{claim.root}"
+        path = folder / name
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for other in path.parent.glob(f"{client}.*"):
-                if other != path:
-                    other.unlink()
-            there = path.exists() and path.stat().st_size
-            if not there:
+            others = _names(folder)
+            for other in others:
+                if other.startswith(f"{client}.") and other != name:
+                    os.unlink(folder / other)
+            if name not in others:
                 self._take_over(path)
-            with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-                os.ftruncate(file.fileno(), claim.size)
-                have = {i for i in range(len(claim.digests)) if there and self._matches(file.fileno(), claim, i)}
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                there = name in others and os.fstat(file).st_size
+                os.ftruncate(file, claim.size)
+                have = {i for i in range(len(claim.digests)) if there and self._matches(file, claim, i)}
+            finally:
+                os.close(file)
         except OSError as error:
             raise StoreError(f"No upload can be kept in {path.parent}: {error.strerror}. Make room.") from error
         return Upload(claim, path, have)
@@ -174,19 +196,31 @@ class Spool:
     def forget(self, run: str, stage: str) -> None:
         """Drop all uploads of a stage."""
         folder = self._folder / run / stage
-        kept = sum(1 for _ in self._free.iterdir())
-        for path in list(folder.iterdir())[: max(0, _FREE_FILES - kept)] if folder.is_dir() else []:
-            path.replace(self._free / secrets.token_hex(8))
-        shutil.rmtree(folder, ignore_errors=True)
+        names = os.listdir(folder) if folder.is_dir() else []
+        for name in names[: max(0, _FREE_FILES - len(os.listdir(self._free)))]:
+            os.replace(folder / name, self._free / secrets.token_hex(8))
+        try:
+            os.rmdir(folder)
+        except OSError:  # it is not there, or there is more in it
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _take_over(self, path: Path) -> None:
         """Put a file that is no longer needed in the place of a new one, if there is any."""
-        for free in self._free.iterdir():
+        for free in os.listdir(self._free):
             with suppress(FileNotFoundError):  # another upload has just taken it
-                free.replace(path)
+                os.replace(self._free / free, path)
                 return
 
     def stages(self, run: str) -> list[str]:
         """Return the stages that have uploads."""
         folder = self._folder / run
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what lies in a folder, which is made if there is none."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return []

@@ -40,6 +40,7 @@ class StageJob:
     expected: Expected
     least: int  # answers that are of any use
     newcomers: bool  # whether whoever joins meanwhile may take the place of one that is missing
+    begun: bool = True  # whether an earlier process may have begun it
     essential: tuple[str, ...] = ()  # clients without whose update all others are of no use
     secure: SecureRound | EncryptedRound | None = None  # where updates come masked or encrypted
 
@@ -182,7 +183,7 @@ class OpenStage:
         """Return the leaves that cannot be added. Raises Refusal, FormatError for a file that is not an update."""
         job = self.job
         try:
-            job.expected.check(upload.layout(job.expected.limits))
+            job.expected.check(upload.layout(job.expected.header_bytes))
             received = self._received(client, upload, weight)
             job.expected.check_metrics(received.metrics())
             if isinstance(job.secure, EncryptedRound):

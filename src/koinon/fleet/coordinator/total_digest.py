@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from koinon.fleet.coordinator.deferred import BLOCK
 from koinon.fleet.wire.signatures import digest
 from koinon.tree import Array
 
 _AHEAD = 32  # blocks that may wait to be hashed
+_LARGE = 1 << 16  # bytes; what is smaller is hashed sooner than a thread is woken
 
 
 class TotalDigest:
-    """SHA-256 over the lines ``name digest`` of the total's leaves in name order; a leaf's is over its int64 bytes."""
+    """SHA-256 over the lines ``name digest`` of the total's leaves in name order; a leaf's is over its int64 bytes.
 
-    def __init__(self) -> None:
+    ``beside`` is one thread, in which this alone waits for room.
+    """
+
+    def __init__(self, beside: ThreadPoolExecutor) -> None:
         self._leaves: dict[str, hashlib._Hash] = {}
         self._places: dict[str, int] = {}
-        self._thread: ThreadPoolExecutor | None = None
+        self._beside, self._last = beside, Future[None]()
+        self._last.set_result(None)
         self._room = threading.Semaphore(_AHEAD)
 
     def __call__(self, name: str, start: int, block: Array) -> None:
@@ -29,18 +33,15 @@ class TotalDigest:
         if start != self._places.get(name, 0) or not len(block):
             return
         self._places[name] = start + len(block)
-        if self._thread is None and len(block) < BLOCK:
-            self._update(name, block)  # a small model is hashed sooner than a thread is woken
+        if block.nbytes < _LARGE and self._last.done():  # not before what came before
+            self._update(name, block)
             return
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1)
         self._room.acquire()
-        self._thread.submit(self._update_later, name, block)
+        self._last = self._beside.submit(self._update_later, name, block)
 
     def result(self) -> str | None:
         """Return the digest of what was seen; None if that is nothing."""
-        if self._thread is not None:
-            self._thread.shutdown()
+        self._last.result()
         if not self._leaves:
             return None
         lines = [f"{name} {self._leaves[name].hexdigest()}\n" for name in sorted(self._leaves)]

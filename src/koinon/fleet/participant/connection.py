@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import urllib3
 
 from koinon.errors import FleetError, FormatError
+from koinon.fleet.wire.carried import CARRIED, read_head
 from koinon.fleet.wire.certificates import fingerprint
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.refusal import Refusal
@@ -37,6 +38,7 @@ _CHANCE = random.SystemRandom()  # an app file is loaded with a fixed seed, and 
 _AUTHORIZATION = "Authorization"
 _LONGEST_WAIT = 60.0  # that a Retry-After is believed
 _AGAIN = (408, 425, 429)
+Model: TypeAlias = tuple[str, memoryview]  # its digest and its bytes, which have that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +77,28 @@ class Connection:
 
         def look(response: urllib3.BaseHTTPResponse) -> None:
             nonlocal found
-            try:
-                found = json.loads(response.read())
-            except ValueError as error:
-                raise urllib3.exceptions.ProtocolError("what answers speaks no JSON: it is no coordinator") from error
+            found = _json(response)
 
         self._sent(method, path, data, headers, signed_in, look)
         return found
 
     def put(self, path: str, parts: Sequence[memoryview]) -> None:
         """Send bytes that lie in parts."""
-        length = str(sum(map(len, parts)))
-        self._sent("PUT", path, parts, {"Content-Type": "application/octet-stream", "Content-Length": length}, True)
+        self._sent("PUT", path, parts, _bytes(parts), True)
+
+    def carried(
+        self, method: str, path: str, parts: Sequence[memoryview] | None, most: int
+    ) -> tuple[Any, Model | None]:
+        """Return a JSON answer, None if it is empty, and the model of at most so many bytes that came behind it, if one did."""
+        found: tuple[Any, Model | None] = None, None
+
+        def look(response: urllib3.BaseHTTPResponse) -> None:
+            nonlocal found
+            carries = response.headers.get("Content-Type") == CARRIED
+            found = _carried(response, most) if carries else (_json(response), None)
+
+        self._sent(method, path, parts, {} if parts is None else _bytes(parts), True, look)
+        return found
 
     def size(self, digest: str) -> int:
         """Return a blob's size in bytes."""
@@ -125,11 +137,7 @@ class Connection:
             if response.status == 200:  # what stands between may know no ranges
                 place, state = 0, hashlib.sha256()
             while place < size:
-                count = _received(response, data[place : place + _BLOCK])
-                if not count:
-                    raise urllib3.exceptions.ProtocolError("the blob was cut short")
-                state.update(data[place : place + count])
-                place += count
+                place += _more(response, data[place : place + _BLOCK], state)
 
         while place < size:
             self._sent(
@@ -314,6 +322,42 @@ def _proxy(text: str) -> tuple[str, dict[str, str]]:
         return where, {}
     known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return where, {"Proxy-Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
+
+
+def _bytes(parts: Sequence[memoryview]) -> dict[str, str]:
+    return {"Content-Type": "application/octet-stream", "Content-Length": str(sum(map(len, parts)))}
+
+
+def _json(response: urllib3.BaseHTTPResponse) -> Any:
+    try:
+        return json.loads(response.read())
+    except ValueError as error:
+        raise urllib3.exceptions.ProtocolError("what answers speaks no JSON: it is no coordinator") from error
+
+
+def _carried(response: urllib3.BaseHTTPResponse, most: int) -> tuple[Any, Model | None]:
+    """Return an answer and the model behind it; without that if it is not the one that was announced: it can be fetched."""
+    try:
+        told = read_head(response.read)
+        work = told.get("work", told)
+        name, size = str(work["model"]), int(work["bytes"])
+        if not 0 <= size <= most:
+            raise FormatError(f"a model of {size:,} bytes, where {most:,} may come")
+    except (FormatError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise urllib3.exceptions.ProtocolError(f"what comes with a model is not of this protocol: {error}") from error
+    data, state, place = np.empty(size, np.uint8).data, hashlib.sha256(), 0
+    while place < size:
+        place += _more(response, data[place : place + _BLOCK], state)
+    return told, (name, data) if state.hexdigest() == name else None
+
+
+def _more(response: urllib3.BaseHTTPResponse, into: memoryview, state: hashlib._Hash) -> int:
+    """Read, and hash, what has come of a blob; return how many bytes that is."""
+    count = _received(response, into)
+    if not count:
+        raise urllib3.exceptions.ProtocolError("the blob was cut short")
+    state.update(into[:count])
+    return count
 
 
 def _received(response: urllib3.BaseHTTPResponse, into: memoryview) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from koinon.errors import ProtocolError, StoreError
 from koinon.fleet.wire.signatures import OwnKey, forget_partial, write_secret
@@ -76,14 +76,14 @@ class Keep:
 
     def decide(self, run: str, round: int, *, accepted: bool) -> None:
         """Take over what was staged for a committed round, or throw it away; older leftovers go, too."""
-        staged = self._staged(run, round)
         with _writing(self.folder):
-            if accepted and staged.exists():
+            if accepted and (staged := self._staged(run, round)).exists():
                 staged.replace(self._state(run))
-            for kind in (_STAGED, _MADE):
-                for path in (self.folder / "states").glob(f"{run}.*{kind}-*"):
-                    if int(path.suffix.rpartition("-")[2]) <= round:
-                        path.unlink(missing_ok=True)
+            folder = self.folder / "states"
+            for name in os.listdir(folder) if folder.is_dir() else []:
+                kind, _, number = name.rpartition(".")[2].partition("-")
+                if name.startswith(f"{run}.") and kind in (_STAGED, _MADE) and int(number) <= round:
+                    (folder / name).unlink(missing_ok=True)
 
     def kept_update(self, run: str, round: int, model: str) -> bytes | None:
         """Return the update of :meth:`keep_update`, or None."""
@@ -149,8 +149,8 @@ class Keep:
 
     @staticmethod
     def _append(path: Path, line: dict[str, Any]) -> None:
-        with path.open("ab") as file:
-            file.truncate(_whole_lines(path))
+        with path.open("a+b") as file:
+            file.truncate(_whole_lines(file))
             file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
 
     def noted(self, kind: str, run: str) -> list[dict[str, Any]]:
@@ -195,15 +195,14 @@ def noted(folder: Path, kind: str, run: str) -> list[dict[str, Any]]:
         raise StoreError(f"{path} is damaged: {error!s:.80}. Restore it from a copy.") from error
 
 
-def _whole_lines(path: Path) -> int:
+def _whole_lines(file: BinaryIO) -> int:
     """Return where the last whole line ends: a crash or a full disk may have cut one short."""
-    with path.open("rb") as file:
-        place = file.seek(0, os.SEEK_END)
-        while place:
-            start = max(0, place - _BLOCK)
-            file.seek(start)
-            end = file.read(place - start).rfind(b"\n")
-            if end >= 0:
-                return start + end + 1
-            place = start
+    place, block = file.seek(0, os.SEEK_END), 1  # most often the last byte says it
+    while place:
+        start = max(0, place - block)
+        file.seek(start)
+        end = file.read(place - start).rfind(b"\n")
+        if end >= 0:
+            return start + end + 1
+        place, block = start, _BLOCK
     return 0

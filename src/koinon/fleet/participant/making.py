@@ -63,6 +63,20 @@ class Maker:
         self._model: tuple[str, Tree] = ("", None)
         self._seal = Seal(connection, keep.key, cohort)
 
+    @property
+    def model(self) -> str:
+        """The digest of the model that need not be fetched."""
+        return self._model[0]
+
+    def take(self, name: str, data: memoryview) -> None:
+        """Keep a model that came with its work, whose bytes have that digest."""
+        self._model = (name, unpack(data))
+
+    @property
+    def opens(self) -> bool:
+        """Whether there is more to say of an update once it has been sent."""
+        return secure_sum_of(self._training.plan.algorithm) is not None
+
     def made(self, work: Mapping[str, Any], still: Callable[[], bool]) -> Made | None:
         """Return what is asked for; None if it is not waited for any more, which ``still`` says.
 
@@ -84,7 +98,7 @@ class Maker:
 
     def open(self, work: Mapping[str, Any]) -> None:
         """See a secure sum to its end once the masked update has been sent; nothing where there is none."""
-        if secure_sum_of(self._training.plan.algorithm) is not None:
+        if self.opens:
             self._sums.open(self._place(work), lambda: True)
 
     def finish(self, still: Callable[[], bool]) -> None:

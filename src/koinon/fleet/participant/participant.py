@@ -22,9 +22,9 @@ from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.enrolment import enrolled_party
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import COMMITS, Enrolled, Keep
-from koinon.fleet.participant.making import Maker, Unfit, adds_noise
+from koinon.fleet.participant.making import Made, Maker, Unfit, adds_noise
 from koinon.fleet.participant.secure_sum import SecureSums
-from koinon.fleet.participant.sending import send
+from koinon.fleet.participant.sending import Exchange
 from koinon.fleet.wire.abilities import OFFERS
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.codecs import known
@@ -36,10 +36,8 @@ from koinon.fleet.wire.signatures import digest, encoded, signed_text
 from koinon.privacy.hiding import hiding
 from koinon.round.training import FederatedTraining
 from koinon.store.run_directory import difference, short
-from koinon.tree import Tree
 from koinon.work.private import PrivateTraining
 
-_WAIT_SECONDS = 30
 _LAST_SECONDS = 10.0
 _TROUBLE_SECONDS = 5.0
 _FAREWELL_SECONDS = 600.0  # that a run's last words are waited for
@@ -106,6 +104,7 @@ class Participant:
         self._connection.renew = self._session
         self._run, self._chunk_bytes = "", 0
         self._maker: Maker
+        self._exchange: Exchange
         self._receipts, self._fetched_at, self._said_at = 0, -math.inf, -math.inf
 
     def take_part(self) -> Ended:
@@ -113,13 +112,13 @@ class Participant:
         before = self._ended_before()
         if before is not None:  # it may be served anew; else its coordinator is gone for good
             self._connection.patience = min(self._connection.patience, _LAST_SECONDS)
-        serial, joined, well = 0, False, time.monotonic()
+        joined, well = False, time.monotonic()
         while True:
             try:
                 if not joined:
                     self._join()
                     before, joined, self._connection.patience = None, True, self._part.reach.patience
-                work = self._connection.call("GET", f"/v1/runs/{self._run}/work?since={serial}&wait={_WAIT_SECONDS}")
+                work = self._exchange.work()
                 ended = None if work is None else self._turn(work)
             except Unreachable:
                 if before is None:
@@ -130,11 +129,12 @@ class Participant:
                     raise
                 self._say(f"{error} Trying again in {_TROUBLE_SECONDS:g} s")
                 time.sleep(_TROUBLE_SECONDS)
-                serial, joined = 0, joined and isinstance(error, StoreError)
+                if joined := joined and isinstance(error, StoreError):
+                    self._exchange.begin_anew()
                 continue
             if ended is not None:
                 return ended
-            serial, well = serial if work is None else work["serial"], time.monotonic()
+            well = time.monotonic()
 
     def _ended_before(self) -> Ended | None:
         """Return how this app's run ended, if this folder knows: the same line is started again at every boot."""
@@ -153,8 +153,11 @@ class Participant:
         if outcome["round"]:
             self._keep.decide(self._run, outcome["round"], accepted=outcome["accepted"])
         if work["state"] in (Purpose.TRAIN.value, Purpose.EVALUATE.value):
+            behind = self._is_behind(max(int(outcome["round"]), int(work["round"]) - 1))
+            self._exchange.waits = not (behind or self._part.once or self._maker.opens)
             sent = self._work(work)
-            self._catch_up(max(int(outcome["round"]), int(work["round"]) - 1))
+            if behind:
+                self._fetch_receipts()
             if sent and self._part.once and work["state"] == Purpose.TRAIN.value:
                 return Ended("once", f"round {work['round']} is sent", None, None)
         elif work["state"] != "idle":
@@ -216,6 +219,7 @@ class Participant:
         least = floors.least(hiding(algorithm))
         sums = SecureSums(self._connection, self._keep, self._enrolled.client, least, floors.roster, bytes.fromhex(own))
         self._maker = Maker(part.training, part.engine, self._keep, self._connection, sums, self._run, floors.cohort)
+        self._exchange = Exchange(self._connection, self._run, self._maker, int(told.get("carried_bytes", 0)))
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()
         self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
@@ -242,10 +246,9 @@ class Participant:
             "Both sides need the same file, the same --set and the same koinon. Nothing was sent."
         )
 
-    def _catch_up(self, finished: int) -> None:
-        """Fetch the receipts of rounds that are over, when nobody waits for this participant; of quick rounds, some at once."""
-        if finished > self._receipts and time.monotonic() > self._fetched_at + _RECEIPTS_SECONDS:
-            self._fetch_receipts()
+    def _is_behind(self, finished: int) -> bool:
+        """Return whether to fetch receipts of rounds that are over, once nobody waits for this participant; of quick rounds, some at once."""
+        return finished > self._receipts and time.monotonic() > self._fetched_at + _RECEIPTS_SECONDS
 
     def _fetch_receipts(self) -> None:
         found = self._connection.call("GET", f"/v1/runs/{self._run}/receipts?since={self._receipts}")["receipts"]
@@ -294,9 +297,7 @@ class Participant:
     def _has_answered_enough(self, work: Mapping[str, Any]) -> bool:
         """Return whether this would be one round more than it answers: a coordinator's word on how many there are is none."""
         most, number = self._part.floors.rounds, work["round"]
-        known = any(
-            self._keep.answered(self._run, number, purpose.value) for purpose in (Purpose.TRAIN, Purpose.EVALUATE)
-        )
+        known = any(self._keep.answered(self._run, number, own.value) for own in (Purpose.TRAIN, Purpose.EVALUATE))
         return most is not None and not known and self._keep.rounds_answered() >= most
 
     def _asked_before_with_another_model(self, work: Mapping[str, Any]) -> bool:
@@ -309,7 +310,7 @@ class Participant:
     def _done(self, work: Mapping[str, Any]) -> bool:
         """Make what is asked for and send it; return whether it was sent."""
         made = self._maker.made(work, lambda: self._still_asked(work))
-        if made is None or not self._send(work, made.pieces, made.weight, made.state):
+        if made is None or not self._send(work, made):
             return False
         self._maker.open(work)
         if time.monotonic() > self._said_at + _PROGRESS_SECONDS:
@@ -325,17 +326,18 @@ class Participant:
         now = self._connection.call("GET", f"/v1/runs/{self._run}/work?wait=0")
         return all(now.get(name) == work[name] for name in ("state", "round", "purpose", "attempt"))
 
-    def _send(self, work: Mapping[str, Any], pieces: list[Any], weight: int, state: Tree) -> bool:
+    def _send(self, work: Mapping[str, Any], made: Made) -> bool:
         """Upload what is missing and commit it; what it leaves on this disk is written first."""
-        if not 1 <= weight < LARGEST_WEIGHT:
-            return self._fail(work, f"a weight of {weight} cannot be sent: it must be from 1 to {LARGEST_WEIGHT - 1}")
-        if tree.leaves(state):
-            self._keep.stage(self._run, work["round"], state)
-        at, file = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}", Pieces(pieces)
+        weight, most = made.weight, LARGEST_WEIGHT - 1
+        if not 1 <= weight <= most:
+            return self._fail(work, f"a weight of {weight} cannot be sent: it must be from 1 to {most}")
+        if tree.leaves(made.state):
+            self._keep.stage(self._run, work["round"], made.state)
+        at, file = f"/v1/runs/{self._run}/rounds/{work['round']}/{work['purpose']}", Pieces(made.pieces)
         for pause in (*_SEND_AGAIN_SECONDS, None):
             claim = file.claim(self._chunk_bytes)
             try:
-                send(self._connection, at, claim, file, self._word(work, claim, weight))
+                self._exchange.send(at, claim, file, self._word(work, claim, weight))
                 break
             except Refusal as refusal:
                 if refusal.code not in _SEND_AGAIN or pause is None:

@@ -1,16 +1,19 @@
-"""A blob as an answer: by its digest, from any byte on, read from the disk as the connection takes it."""
+"""A blob as an answer: by its digest, from any byte on, or behind what is told of it; read as the connection takes it."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from koinon.fleet.coordinator.figures import Figures
+from koinon.fleet.wire.carried import CARRIED, head
 from koinon.fleet.wire.refusal import Refusal
 
 _BLOCK = 1 << 18  # stays in a processor's cache between the disk's pages and the socket
@@ -45,18 +48,29 @@ def blob_answer(request: Request, path: Path, name: str, figures: Figures) -> Re
     return _FileAnswer(path, start, stop, status, headers)
 
 
+def carried_answer(told: Mapping[str, Any], path: Path, size: int, figures: Figures) -> Response:
+    """Return JSON with a file of ``size`` bytes behind it. Raises FileNotFoundError."""
+    first = head(told)
+    answer = _FileAnswer(path, 0, size, 200, {"Content-Length": str(len(first) + size)}, first)
+    figures.bytes_sent += size
+    return answer
+
+
 class _FileAnswer(Response):
-    def __init__(self, path: Path, start: int, stop: int, status: int, headers: dict[str, str]) -> None:
-        super().__init__(None, status, headers, "application/octet-stream")
+    def __init__(
+        self, path: Path, start: int, stop: int, status: int, headers: dict[str, str], first: bytes = b""
+    ) -> None:
+        super().__init__(None, status, headers, CARRIED)
         self._file = os.open(path, os.O_RDONLY)  # now: a blob that is deleted later is still read to its end
-        self._start, self._stop = start, stop
+        self._start, self._stop, self._first = start, stop, first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] != "HEAD":
                 for place in range(self._start, self._stop, _BLOCK):
-                    data = os.pread(self._file, min(_BLOCK, self._stop - place), place)
+                    data = self._first + os.pread(self._file, min(_BLOCK, self._stop - place), place)
+                    self._first = b""
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body"})
         finally:

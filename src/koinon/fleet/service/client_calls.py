@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,9 +17,10 @@ from koinon.fleet.coordinator.access import SESSION_SECONDS
 from koinon.fleet.coordinator.mailbox import EVERYBODY, SERVER, Address, Letter
 from koinon.fleet.coordinator.members import Member
 from koinon.fleet.coordinator.spool import Chunk
-from koinon.fleet.service.blob_answer import blob_answer
+from koinon.fleet.service.blob_answer import blob_answer, carried_answer
 from koinon.fleet.service.bodies import CLAIM_BYTES, read_chunk, read_record
 from koinon.fleet.service.house import House, ServedRun
+from koinon.fleet.service.queries import Patience, in_path, in_query, whole_number
 from koinon.fleet.service.status import state_of
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
@@ -25,7 +28,6 @@ from koinon.fleet.wire.signatures import Kind, PublicKey, decoded, encoded
 from koinon.fleet.wire.texts import is_digest
 
 PROTOCOL = (1,)
-LONGEST_WAIT = 60.0
 _REASON_CHARACTERS = 2000
 
 
@@ -166,6 +168,7 @@ class _Calls:
                 "round": 0 if job is None else job.round,
                 "chunk_bytes": served.chunk_bytes,
                 "largest_update_bytes": None if job is None else job.expected.most_bytes,
+                "carried_bytes": served.chunk_bytes,
             }
         )
 
@@ -199,9 +202,14 @@ class _Calls:
 
     async def work(self, request: Request) -> Response:
         client, served = self._member(request)
-        since, wait = _whole(request, "since", 0), min(float(_whole(request, "wait", 0)), LONGEST_WAIT)
-        place = (served.run.key, client)
-        ends = self._house.clock() + wait
+        patience = Patience.of(request)
+        work = await self._work(served, client, patience)
+        return Response(status_code=204) if work is None else _carrying(served, client, patience, work, work)
+
+    async def _work(self, served: ServedRun, client: str, patience: Patience) -> dict[str, Any] | None:
+        """Return what there is to do for a client as soon as that is new to it; None if it is not in time."""
+        place, since = (served.run.key, client), patience.since
+        ends = self._house.clock() + patience.wait
         while True:
             waiter = self._house.waiting.waiter(place)
             served.run.heard(client)
@@ -209,10 +217,9 @@ class _Calls:
             left = ends - self._house.clock()
             if work["serial"] != since or left <= 0:
                 self._house.waiting.forget(place, waiter)
-                break
+                return work if work["serial"] != since else None
             await self._news(place, waiter, left)
             self._house.access.still(client)
-        return JSONResponse(work) if work["serial"] != since else Response(status_code=204)
 
     async def _news(self, key: Hashable, waiter: asyncio.Future[None], seconds: float) -> None:
         try:
@@ -222,7 +229,7 @@ class _Calls:
 
     async def receipts(self, request: Request) -> Response:
         _, served = self._member(request)
-        found = await asyncio.to_thread(served.run.ledger.receipts, _whole(request, "since", 0))
+        found = await asyncio.to_thread(served.run.ledger.receipts, in_query(request, "since", 0))
         return JSONResponse({"receipts": found})
 
     async def list_clients(self, request: Request) -> Response:
@@ -253,23 +260,31 @@ class _Calls:
 
     async def chunk(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
-        place = _number(request, "chunk")
+        place = in_path(request, "chunk")
         await self._receive(request, served, client, served.run.open_chunk(client, number, purpose, place))
         return Response(status_code=204)
 
     async def send_whole(self, request: Request) -> Response:
-        """Take an update of one chunk and its commit in one call: nothing of it is worth remembering half-way."""
+        """Take an update of one chunk and its commit in one call: nothing of it is worth remembering half-way.
+
+        The answer to who says how long it waits is its next work, too.
+        """
         client, served, number, purpose = self._stage(request)
-        size, given = _whole_number(request.headers.get("content-length", "")), request.query_params
+        patience = Patience.of(request) if "wait" in request.query_params else None
+        size, given = whole_number(request.headers.get("content-length", "")), request.query_params
         if size is None:
             raise Refusal(411, "length", "An update is sent with Content-Length.")
         if size > served.chunk_bytes:
             raise Refusal(413, "too_large", f"An update of more than {served.chunk_bytes:,} bytes is announced first.")
         claim = Claim(size, served.chunk_bytes, (given.get("digest", ""),))
-        word = Word(claim.root, _whole(request, "weight", 0), given.get("model", ""), given.get("signature", ""))
+        word = Word(claim.root, in_query(request, "weight", 0), given.get("model", ""), given.get("signature", ""))
         served.run.begin_upload(client, number, purpose, claim, remembered=False)
         await self._receive(request, served, client, served.run.open_chunk(client, number, purpose, 0))
-        return await self._committed(served, client, number, purpose, word)
+        told: dict[str, Any] = {"duplicate": await self._committed(served, client, number, purpose, word)}
+        work = None if patience is None else await self._work(served, client, patience)
+        if patience is None or work is None:
+            return JSONResponse(told)
+        return _carrying(served, client, patience, {**told, "work": work}, work)
 
     async def _receive(self, request: Request, served: ServedRun, client: str, chunk: Chunk | None) -> None:
         """Read a chunk to its place, unless it is there."""
@@ -290,12 +305,12 @@ class _Calls:
 
     async def commit(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
-        return await self._committed(served, client, number, purpose, await read_record(request, Word))
+        word = await read_record(request, Word)
+        return JSONResponse({"duplicate": await self._committed(served, client, number, purpose, word)})
 
-    async def _committed(self, served: ServedRun, client: str, number: int, purpose: Purpose, word: Word) -> Response:
+    async def _committed(self, served: ServedRun, client: str, number: int, purpose: Purpose, word: Word) -> bool:
         key = self._house.access.client(client).key
-        duplicate = await asyncio.to_thread(served.run.commit, key, client, number, purpose, vars(word))
-        return JSONResponse({"duplicate": duplicate})
+        return await asyncio.to_thread(served.run.commit, key, client, number, purpose, vars(word))
 
     async def failure(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
@@ -315,8 +330,8 @@ class _Calls:
 
     async def read_messages(self, request: Request) -> Response:
         client, _, at = self._post(request)
-        since, wait = _whole(request, "since", 0), min(float(_whole(request, "wait", 0)), LONGEST_WAIT)
-        ends = self._house.clock() + wait
+        patience = Patience.of(request)
+        since, ends = patience.since, self._house.clock() + patience.wait
         while True:
             waiter = self._house.waiting.waiter(at)
             found = await asyncio.to_thread(self._house.mailbox.read, at, client, since)
@@ -333,11 +348,11 @@ class _Calls:
             purpose = Purpose(request.path_params["purpose"])
         except ValueError:
             raise Refusal(404, "unknown", "A purpose is train or evaluate.") from None
-        return client.client, served, _number(request, "round"), purpose
+        return client.client, served, in_path(request, "round"), purpose
 
     def _post(self, request: Request) -> tuple[str, ServedRun, Address]:
         client, served = self._member(request)
-        number = _number(request, "round")
+        number = in_path(request, "round")
         _, job, _ = served.run.snapshot()
         if job is None or job.round != number:
             raise Refusal(410, "over", f"Round {number} is not open.")
@@ -351,20 +366,13 @@ class _Calls:
         return client, served
 
 
-def _number(request: Request, name: str) -> int:
-    text = request.path_params[name]
-    number = _whole_number(text)
-    if number is None:
-        raise Refusal(404, "unknown", f"There is no {name} {text[:40]!r}.")
-    return number
-
-
-def _whole(request: Request, name: str, default: int) -> int:
-    number = _whole_number(request.query_params.get(name, str(default)))
-    if number is None:
-        raise Refusal(422, "malformed", f"{name} must be a whole number.")
-    return number
-
-
-def _whole_number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+def _carrying(
+    served: ServedRun, client: str, patience: Patience, told: Mapping[str, Any], work: Mapping[str, Any]
+) -> Response:
+    """Return an answer that tells of work, with its model if that may come so and is new to the client."""
+    size = work.get("bytes")
+    if size is not None and size <= min(patience.carry, served.chunk_bytes) and work["model"] != patience.have:
+        path = served.run.ledger.blobs.path(work["model"])
+        with suppress(FileNotFoundError):  # the round has gone on meanwhile
+            return carried_answer(told, path, size, served.run.figures[client])
+    return JSONResponse(told)

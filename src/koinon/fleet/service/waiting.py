@@ -18,9 +18,10 @@ class Waiting:
         self._loop = asyncio.get_running_loop()
 
     def wake(self, keys: Iterable[Hashable]) -> None:
-        """Wake everybody who waits for one of these."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake, list(keys))
+        """Wake everybody who waits for one of these; the loop is left alone where nobody does."""
+        known = [key for key in keys if key in self._waiters]  # who begins to wait only now looks after that
+        if known and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, known)
 
     def waiter(self, key: Hashable) -> asyncio.Future[None]:
         """Return what is done when ``key`` is woken. Ask for it before looking whether there is news."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, TypeVar
 
 from koinon.core.types import Purpose
@@ -158,6 +159,10 @@ class Receipt:
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON: what is signed, and what the next receipt is chained to."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return digest(canonical(self.to_json()).encode())
 
     def asked(self, purpose: Purpose) -> tuple[Entry, ...]:
