@@ -63,7 +63,7 @@ class Scene:
 
     def signed(self, party: str, keys: PublicKeys, run: str = TERMS.run) -> SignedKeys:
         """Return keys with a member's own signature on the standing one."""
-        return SignedKeys(keys, self.identities.keys[party].sign(standing_text(run, party, keys.standing)))
+        return SignedKeys(keys, self.identities.keys[party].sign(standing_text(run, party, TERMS.round, keys.standing)))
 
     def code(self, party: str, sets: Survivors) -> bytes:
         """Return a member's code on the survivors for the client."""
@@ -117,7 +117,7 @@ def test_a_key_with_a_foreign_signature_is_refused(party: str) -> None:
 
     def foreign(cohort: Cohort) -> Cohort:
         keys = cohort.signed[cohort.places[party]].keys
-        text = standing_text(TERMS.run, party, keys.standing)
+        text = standing_text(TERMS.run, party, TERMS.round, keys.standing)
         return with_member(cohort, party, SignedKeys(keys, Ed25519PrivateKey.generate().sign(text)))
 
     with pytest.raises(ProtocolError, match=f"standing key of '{party}' is not signed by it"):

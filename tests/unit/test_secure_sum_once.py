@@ -11,9 +11,8 @@ from koinon.errors import ProtocolError
 from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum import primitives
 from koinon.privacy.secure_sum.client import Client, Masked
-from koinon.privacy.secure_sum.keys import ROUNDS
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.messages import Request, SignedKeys
+from koinon.privacy.secure_sum.messages import ROUNDS, Request, SignedKeys
 from koinon.privacy.secure_sum.neighbours import quorum
 from koinon.privacy.secure_sum.primitives import Role
 from koinon.privacy.secure_sum.server import Stage, close
@@ -81,7 +80,7 @@ def test_a_standing_key_serves_many_rounds_and_is_signed_once() -> None:
     client = Client(party="a", floors=Floors(), past=Past(run="once"))
     terms = Terms(run="once", round=5, layout=Layout.of_bits(5, 1, bits=32, cohort=COHORT, bound=1.0))
     told = []
-    for round in (5, 6, 5 + ROUNDS - 1, 5 + ROUNDS, 6 + ROUNDS):
+    for round in (5, 6, ROUNDS - 1, ROUNDS, 2 * ROUNDS - 1):
         state, body = half.begin(client, replace(terms, round=round), os.urandom(32), sign)
         client = state.client
         told.append(SignedKeys.read(body, state.terms.digest()))

@@ -10,7 +10,7 @@ from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum.client import Client, Masked
 from koinon.privacy.secure_sum.keys import StandingKey
 from koinon.privacy.secure_sum.layout import Layout
-from koinon.privacy.secure_sum.messages import Cohort, Delivery, Shares, SignedKeys, standing_text
+from koinon.privacy.secure_sum.messages import ROUNDS, Cohort, Delivery, Shares, SignedKeys, standing_text
 from koinon.privacy.secure_sum.primitives import KeyPair, Role, derive, seal, unseal
 from koinon.privacy.secure_sum.saved import from_bytes, to_bytes
 from koinon.privacy.secure_sum.server import Stage, close, take, unmask
@@ -85,7 +85,7 @@ def test_who_signs_anothers_standing_key_as_its_own_is_out_and_stops_nobody(twis
     copied = bytearray(room.server.keys["a"].keys.standing)
     copied[31] ^= 0x80 * twisted  # X25519 does not look at this bit
     keys = replace(room.server.keys["g"].keys, standing=bytes(copied))
-    said = SignedKeys(keys, identities.keys["g"].sign(standing_text(TERMS.run, "g", keys.standing)))
+    said = SignedKeys(keys, identities.keys["g"].sign(standing_text(TERMS.run, "g", 1, keys.standing)))
     left = {party: signed for party, signed in room.server.keys.items() if party != "g"}
     room.server = take(replace(room.server, keys=left), "g", said.to_bytes(TERMS.digest()), identities.verify)
     room.step(Stage.SHARES)
@@ -107,7 +107,7 @@ def test_who_signs_anothers_standing_key_as_its_own_neither_opens_a_share_nor_se
     thief = room.states["g"]
     assert isinstance(thief, half.Advertised)
     keys = replace(room.server.keys["g"].keys, standing=room.server.keys["a"].keys.standing)
-    signed = SignedKeys(keys, identities.keys["g"].sign(standing_text(TERMS.run, "g", keys.standing)))
+    signed = SignedKeys(keys, identities.keys["g"].sign(standing_text(TERMS.run, "g", 1, keys.standing)))
     room.server = replace(room.server, keys={**room.server.keys, "g": signed})
     body = close(room.server)[1]["b"]
     cohort, (shared, said) = Cohort.read(body, TERMS.digest()), half.answer(room.states["b"], body, identities.verify)
@@ -121,3 +121,21 @@ def test_who_signs_anothers_standing_key_as_its_own_neither_opens_a_share_nor_se
     sealed[6] = seal(forged, bytes(64), cohort.transcript + bytes([0, 0, 0, 6, 0, 0, 0, 1]))
     with pytest.raises(ProtocolError, match="share from 'g' does not open"):
         half.receive(shared, Delivery(frozenset(range(7)), sealed, {}).to_bytes(cohort))
+
+
+def test_a_key_of_before_these_rounds_stands_no_more() -> None:
+    """Who has come by it would speak for its owner as long as the run goes on."""
+    identities, terms = Identities.of(NAMES), replace(TERMS, round=ROUNDS)
+    room = Room(terms, Floors(), identities, {})
+    room.begin(NAMES)
+    body = close(room.server)[1]["a"]
+    assert isinstance(half.answer(room.states["a"], body, identities.verify)[0], half.Shared)
+    keys = room.server.keys["g"].keys
+    for round in (1, ROUNDS - 1, 2 * ROUNDS):
+        old = SignedKeys(keys, identities.keys["g"].sign(standing_text(TERMS.run, "g", round, keys.standing)))
+        left = {party: signed for party, signed in room.server.keys.items() if party != "g"}
+        with pytest.raises(ProtocolError, match="key of 'g' is not signed by it for this run and round"):
+            take(replace(room.server, keys=left), "g", old.to_bytes(terms.digest()), identities.verify)
+        told = close(replace(room.server, keys={**left, "g": old}))[1]["a"]
+        with pytest.raises(ProtocolError, match="key of 'g' is not signed by it for this run and round"):
+            half.answer(room.states["a"], told, identities.verify)

@@ -301,11 +301,11 @@ def _check_members(state: Advertised, cohort: Cohort, verify: Verify) -> None:
     if len({signed.keys.mask for signed in cohort.signed}) != len(cohort):
         raise ProtocolError("Two members of the cohort have one key: somebody is there twice. Leave the round.")
     for name, signed in zip(cohort.names, cohort.signed, strict=True):
-        text = standing_text(state.terms.run, name, signed.keys.standing)
+        text = standing_text(state.terms.run, name, state.terms.round, signed.keys.standing)
         if name != state.client.party and not verify(name, text, signed.signature):
             raise ProtocolError(
-                f"The standing key of {name!r} is not signed by it for this run, or {name!r} is not in the roster. Leave the round: "
-                "somebody stands between the members."
+                f"The standing key of {name!r} is not signed by it for this run and round, or {name!r} is not in the roster. Leave the "
+                "round: somebody stands between the members."
             )
 
 

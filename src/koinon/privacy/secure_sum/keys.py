@@ -10,12 +10,9 @@ from typing import Self
 import numpy as np
 
 from koinon.privacy.secure_sum import shamir
-from koinon.privacy.secure_sum.messages import CODE_BYTES, Cohort, PublicKeys, Sign, standing_text
+from koinon.privacy.secure_sum.messages import CODE_BYTES, ROUNDS, Cohort, PublicKeys, Sign, standing_text
 from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, KeyPair, Role, derive, digest, stream
 from koinon.privacy.secure_sum.terms import Terms
-
-ROUNDS = 64
-"""How many rounds a standing key serves: so long can who comes by it speak for its owner, and to its owner for others."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +28,13 @@ class StandingKey:
 
     @classmethod
     def fresh(cls, party: str, terms: Terms, entropy: bytes, sign: Sign) -> Self:
-        """Return a new key from a client's entropy, signed for the run of the terms."""
+        """Return a new key from a client's entropy, signed for the run of the terms and the rounds about theirs."""
         secret = derive(entropy, terms.digest(), Role.STANDING_KEY)
-        return cls(secret, sign(standing_text(terms.run, party, KeyPair(secret).public)), terms.round)
+        return cls(secret, sign(standing_text(terms.run, party, terms.round, KeyPair(secret).public)), terms.round)
 
     def serves(self, round: int) -> bool:
         """Return whether the key is still to be used in a round."""
-        return self.born <= round < self.born + ROUNDS
+        return self.born // ROUNDS == round // ROUNDS
 
     @cached_property
     def pair(self) -> KeyPair:

@@ -22,6 +22,11 @@ SIGNATURE_BYTES = 64
 CODE_BYTES = 16
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 _PUBLIC_BYTES = 3 * KEY_BYTES
+ROUNDS = 64
+"""How many rounds a standing key serves at most: those of one number after whole division by this.
+
+So long can who comes by it speak for its owner, and to its owner for others; it opens nothing of before.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,13 @@ class SignedKeys:
         return found
 
 
-def standing_text(run: str, party: str, key: bytes) -> bytes:
-    """Return what a client signs: the protocol, the run, its name and the key that is to stand for it.
+def standing_text(run: str, party: str, round: int, key: bytes) -> bytes:
+    """Return what a client signs: the protocol, the run, its name, which 64 rounds ``round`` is of, and the key that stands for it.
 
-    A round, its terms and the keys of an attempt are bound by what is sealed and coded under such keys: that hangs on the
+    A round itself, its terms and the keys of an attempt are bound by what is sealed and coded under such keys: that hangs on the
     cohort's transcript.
     """
-    return PROTOCOL + b" standing key\n" + texts([run, party]) + key
+    return PROTOCOL + b" standing key\n" + texts([run, party]) + number(round // ROUNDS) + key
 
 
 @dataclass(frozen=True)

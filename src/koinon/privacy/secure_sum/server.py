@@ -109,9 +109,10 @@ def take(server: Server, party: str, body: bytes, verify: Verify) -> Server:
     """
     if server.stage is Stage.KEYS:
         signed = SignedKeys.read(body, server.terms.digest())
-        if not verify(party, standing_text(server.terms.run, party, signed.keys.standing), signed.signature):
+        text = standing_text(server.terms.run, party, server.terms.round, signed.keys.standing)
+        if not verify(party, text, signed.signature):
             raise ProtocolError(
-                f"The standing key of {party!r} is not signed by it for this run. It is not in the cohort."
+                f"The standing key of {party!r} is not signed by it for this run and round. It is not in the cohort."
             )
         return replace(server, keys=_first(server.keys, party, signed))
     cohort, member = server.known, server.known.places.get(party)
