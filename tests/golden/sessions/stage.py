@@ -72,13 +72,13 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(folder: Path, patch: pytest.MonkeyPatch, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Stage]:
     """Serve the app until it is over."""
     _foresee(patch)
     folder.mkdir()
     (folder / "coordinator.key").write_text(COORDINATOR_KEY)
     said: list[str] = []
-    settings = Settings(folder=folder, version="test", port=0, plain_http=True, chunk_bytes=CHUNK_BYTES)
+    settings = Settings(folder=folder, version="test", port=0, plain_http=True, chunk_bytes=chunk_bytes)
     thread = threading.Thread(target=serve, args=(settings, [_served()], said.append), daemon=True)
     thread.start()
     yield _opened(folder, said)

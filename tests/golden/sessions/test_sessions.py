@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from golden.sessions.page import visit
-from golden.sessions.stage import AGREEMENT, PARTY_KEY, resolved, stage
+from golden.sessions.stage import AGREEMENT, CHUNK_BYTES, PARTY_KEY, ROUNDS, resolved, stage
 from golden.sessions.tape import Call, depends, differs, make, read, written
 from golden.sessions.wires import from_tape, handed_on
 from koinon.engines.catalogue import engine
@@ -25,8 +25,10 @@ from koinon.store import tensors
 HERE = Path(__file__).parent
 ABOUT = {
     "participant": "A participant's whole life: it enrols, trains and judges in two rounds, takes the result, says goodbye.",
+    "small": "The same with a model and updates of one chunk: they come and go in one call for each half of a round.",
     "page": "A page's whole life, with P-256, parts of blobs, messages, and the mistakes that a coordinator must refuse.",
 }
+CHUNKS = {"small": 1 << 16}  # bytes
 WRITE = os.environ.get("KOINON_GOLDEN") == "write"
 
 
@@ -56,20 +58,20 @@ def take_part(port: int, token: str, folder: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", ABOUT)
 def test_record(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        stage(tmp_path / "coordinator", monkeypatch) as coordinator,
+        stage(tmp_path / "coordinator", monkeypatch, CHUNKS.get(name, CHUNK_BYTES)) as coordinator,
         handed_on(coordinator.port, coordinator.settle) as wire,
     ):
-        if name == "participant":
-            take_part(wire.port, coordinator.token, tmp_path / "lyon", monkeypatch)
-        else:
+        if name == "page":
             visit(wire.port, coordinator.token, coordinator.operator)
+        else:
+            take_part(wire.port, coordinator.token, tmp_path / "lyon", monkeypatch)
     (HERE / f"{name}.txt").write_text(written(ABOUT[name], wire.calls), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ABOUT)
 def test_todays_coordinator_answers_as_it_did(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = []
-    with stage(tmp_path / "coordinator", monkeypatch) as coordinator:
+    with stage(tmp_path / "coordinator", monkeypatch, CHUNKS.get(name, CHUNK_BYTES)) as coordinator:
         for number, then in enumerate(tape(name), start=1):
             if depends(then.sent):
                 coordinator.settle()
@@ -84,8 +86,11 @@ def test_todays_coordinator_answers_as_it_did(name: str, tmp_path: Path, monkeyp
     assert not wrong, "\n".join(wrong)
 
 
-def test_todays_participant_makes_the_calls_that_were_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    then = tape("participant")
+@pytest.mark.parametrize("name", ["participant", "small"])
+def test_todays_participant_makes_the_calls_that_were_recorded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    then = tape(name)
     token = next(call.sent.json["token"] for call in then if call.sent.line.endswith("/enrol"))
     with from_tape(then) as wire:
         try:
@@ -94,6 +99,14 @@ def test_todays_participant_makes_the_calls_that_were_recorded(tmp_path: Path, m
             assert not wire.wrong, wire.wrong[0]
     assert len(wire.calls) == len(then)
     assert (ended.state, ended.model) == ("finished", tmp_path / "lyon" / "golden.safetensors")
+
+
+def test_a_small_round_is_two_calls() -> None:
+    """One for its training half and one for its judging half: nothing else is said between the first work and the end."""
+    lines = [call.sent.line.partition("?")[0].partition("/v1/runs/")[2].partition("/")[2] for call in tape("small")]
+    begins = lines.index("work")
+    halves = [f"rounds/{i}/{purpose}/update" for i in range(1, ROUNDS + 1) for purpose in ("train", "evaluate")]
+    assert lines[begins + 1 : begins + 1 + len(halves)] == halves
 
 
 def test_who_has_the_updates_can_compute_the_sum_of_a_receipt_again() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -176,7 +176,7 @@ class Ledger:
             "bytes": claim.size,
             "chunk_bytes": claim.chunk_bytes,
             "digests": json.dumps(claim.digests),
-            "commit": None if commit is None else json.dumps(asdict(commit)),
+            "commit": None if commit is None else json.dumps(vars(commit)),
         }
         with self._store.transaction(durable=False) as rows:
             put(rows, t.uploads, values)
