@@ -265,6 +265,17 @@ def test_a_weight_that_leaves_too_few_bits_does_not_divide(weight: float) -> Non
         server().divided(few(), weight)
 
 
+def test_where_primes_are_not_the_scale_nothing_is_divided() -> None:
+    """TenSEAL divides by the prime and says the scale: here by 64 too much."""
+    context = theirs(SYMMETRIC, 4096, (36, 36, 37), 2.0**30)
+    own = SharedKeyCKKS.from_bytes(context.serialize(save_secret_key=True, save_galois_keys=False))
+    assert np.abs(opened(own.added([own.encrypt(FEW)] * 2), own) - 2 * FEW).max() < 1e-3
+    with pytest.raises(ConfigurationError, match="as large as the scale"):
+        own.divided(own.encrypt(FEW), 2)
+    with pytest.raises(FormatError, match="not the scale"):
+        opened((tenseal.ckks_vector(context, FEW) * 0.5).serialize(), own)
+
+
 def test_a_vector_is_divided_as_often_as_there_are_primes() -> None:
     once = server().divided(few(), 2.0**24)
     assert np.abs(opened(once) * 2**24 - FEW).max() < 2**24 * bound_of_quotient(2.0**-24, SYMMETRIC, 1, 2**24, 1 << 40)
@@ -275,12 +286,19 @@ def test_a_vector_is_divided_as_often_as_there_are_primes() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [np.zeros(0), np.zeros((2, 2)), np.array([0.0, np.nan]), np.array([np.inf]), np.array([1e300]), np.array([1e30])],
+    ("values", "reason"),
+    [
+        (np.zeros(0), "finite numbers"),
+        (np.zeros((2, 2)), r"finite numbers.*\(2, 2\)"),
+        (np.array([0.0, np.nan]), "finite numbers"),
+        (np.array([np.inf]), "finite numbers"),
+        (np.array([1e300]), "finite numbers"),
+        (np.array([1e30]), "too large"),
+    ],
     ids=["none", "rows", "nan", "infinite", "overflows", "does not fit"],
 )
-def test_values_that_cannot_be_encrypted_are_refused(values: Array) -> None:
-    with pytest.raises(DataError):
+def test_values_that_cannot_be_encrypted_are_refused(values: Array, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
         client().encrypt(values, weight=1e10)
 
 
@@ -315,11 +333,12 @@ def grown(raw: bytes) -> bytes:
     said, more = len(zstandard.decompress(raw[16:])), 1 << 28
     frame = zstandard.compress(bytes(more)).replace(struct.pack("<I", more), struct.pack("<I", said), 1)
     assert zstandard.frame_content_size(frame) == said
-    return raw[:8] + struct.pack("<Q", 16 + len(frame)) + frame
+    return b"".join((raw[:8], struct.pack("<Q", 16 + len(frame)), frame))
 
 
 def test_what_would_make_tenseal_crash_or_allocate_is_refused_before() -> None:
     (raw,) = objects(few())
+    other, right = zstandard.decompress(raw[16:]), struct.pack("<d", SCALE)
     tiny, huge = sealed(bytes(97 + 2 * 2 * DEGREE * 8)), sealed(bytes(1 << 30))  # thousands of times their size
     cases = {
         "no lengths": (vector(raw, lengths=b""), "of no field"),  # TenSEAL 0.3.18 dies of it
@@ -331,9 +350,16 @@ def test_what_would_make_tenseal_crash_or_allocate_is_refused_before() -> None:
         "ten million lengths": (vector(raw, lengths=b"\x01" * 10_000_000), "of no field"),
         "three gigabytes of ciphertexts": (vector(*[tiny] * 12_000), "3,145,728,000 bytes"),
         "a ciphertext of a gigabyte": (vector(huge), "does not fit"),
+        "a gigabyte behind another": (vector(raw, huge), "not 262241"),
         "more than it says": (vector(grown(raw)), "decompress"),
         "another compression": (vector(raw[:5] + b"\x01" + raw[6:]), "with the header"),
         "another version": (vector(raw[:4] + b"\x02" + raw[5:]), "with the header"),
+        "not of SEAL": (vector(b"\x5f" + raw[1:]), "with the header"),
+        "of another scale": (
+            vector(sealed(other.replace(right, struct.pack("<d", 2.0**39)))),
+            "not what its context says",
+        ),
+        "cut off in its scale": (vector(raw)[:-3], "cut off"),
         "no scale": (vector(raw)[:-9], "scale"),
         "an impossible scale": (vector(raw, scale=float("nan")), "scale"),
         "two scales": (vector(raw) + message((0x19, struct.pack("<d", SCALE))), "of no field"),
@@ -358,14 +384,44 @@ def test_a_context_with_a_scale_that_does_not_fit_is_refused(scale: float) -> No
         SharedKeyCKKS.from_bytes(secret_bytes().replace(right, struct.pack("<d", scale)))
 
 
+def with_degree(degree: int) -> bytes:
+    """Return the parameters of a context, with another degree."""
+    body = bytearray(zstandard.decompress(objects(secret_bytes())[0][16:]))
+    body[1:9] = struct.pack("<Q", degree)
+    return sealed(bytes(body))
+
+
+PUBLIC = message((0x10, b"\x07"), (0x19, struct.pack("<d", SCALE)))
+
+
 def test_parameters_that_are_not_safe_are_refused() -> None:
-    """SEAL checks them against the standard's table, and it is not asked to be lenient."""
-    parameters = objects(secret_bytes())[0]
-    body = bytearray(zstandard.decompress(parameters[16:]))
-    body[1:9] = struct.pack("<Q", 4096)  # 140 bits, of which the standard allows 109
-    public = message((0x10, b"\x07"), (0x19, struct.pack("<d", SCALE)))
+    """SEAL has the standard's table, and is not asked to be lenient: of 140 bits it allows 109."""
     with pytest.raises(FormatError, match="TenSEAL refuses this context"):
-        SharedKeyCKKS.from_bytes(message((0x0A, sealed(bytes(body))), (0x12, public)))
+        SharedKeyCKKS.from_bytes(message((0x0A, with_degree(4096)), (0x12, PUBLIC)))
+
+
+def test_a_context_is_bounded_before_anything_is_allocated() -> None:
+    parameters, huge = objects(secret_bytes())[0], sealed(bytes(1 << 30))
+    cases = {
+        "a degree of a million": (message((0x0A, with_degree(1 << 20)), (0x12, PUBLIC)), "degree 1048576"),
+        "a million primes": (message((0x0A, sealed(bytes(17 + 24 * 1_000_000))), (0x12, PUBLIC)), "does not fit"),
+        "a secret key of a gigabyte": (
+            message((0x0A, parameters), (0x12, PUBLIC), (0x1A, message((0x0A, huge)))),
+            "not 196680",
+        ),
+        "a public one": (message((0x0A, parameters), (0x12, message((0x0A, huge)) + PUBLIC)), "not 393313"),
+        "bytes behind it": (secret_bytes() + b"\x2a\x00", "2 bytes are of no field"),
+        "no public part": (message((0x0A, parameters)), "scale of nan"),
+        "text": (b"name: server_context.tenseal", "0 bytes with the header"),
+    }
+    for name, (data, reason) in cases.items():
+        tracemalloc.start()
+        try:
+            with pytest.raises(FormatError, match=reason):
+                SharedKeyCKKS.from_bytes(data)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20, name
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_context_shows_no_secret() -> None:

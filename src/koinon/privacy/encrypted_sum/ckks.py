@@ -41,6 +41,7 @@ _OWNER = 32  # the digest of the parameters, which SEAL compares
 _LARGEST_DEGREE, _MOST_PRIMES = 1 << 15, 64
 _MOST_BYTES = 1 << 31  # of a vector's ciphertexts, unpacked
 _FEWEST_BITS = 16  # of the factor that divides a sum
+_FARTHEST = 2.0**-10  # of a prime from the scale, of which it takes the place
 
 
 @dataclass(frozen=True, eq=False)  # alike are also contexts of other keys
@@ -125,13 +126,14 @@ class SharedKeyCKKS:
         """Return a vector divided by ``weight``: NVFlare's server divides a sum by that of the weights. It needs no key.
 
         It uses up one of the primes. TenSEAL takes that prime for the scale, so all numbers come out larger by the ratio of
-        the two: by 7e-7 of themselves with NVFlare's parameters.
+        the two: by 7e-7 of themselves with NVFlare's parameters. Raises ConfigurationError if it is more than 2^-10, or if
+        the weight leaves less than 16 bits.
         """
         (_, left), chunks = self._read(vector)
-        if left < 2 or not 0 < weight <= math.ldexp(self.scale, -_FEWEST_BITS):
+        if left < 2 or self._off(left - 1) or not 0 < weight <= math.ldexp(self.scale, -_FEWEST_BITS):
             raise ConfigurationError(
-                f"A vector with {left} primes left was to be divided by {weight:g}. It takes two primes, and a weight above 0 "
-                f"and up to 2^-{_FEWEST_BITS} of the scale. Divide what is decrypted."
+                f"A vector with {left} primes left was to be divided by {weight:g}. It takes two primes, of which the last is "
+                f"as large as the scale, and a weight above 0 and up to 2^-{_FEWEST_BITS} of it. Divide what is decrypted."
             )
         with _refusals("this quotient"):
             return self._written(chunk * (1.0 / weight) for chunk in chunks)
@@ -171,7 +173,10 @@ class SharedKeyCKKS:
             raise FormatError(
                 "A vector has not the scale of this context, or other lengths: it is of another, or damaged."
             )
-        left = self._left(raws[0])
+        if self._off(left := self._left(raws[0])):
+            raise FormatError(
+                "A vector was divided by a prime that is not the scale, so its numbers are not what they were."
+            )
         if (size := len(raws) * 2 * self.degree * left * _NUMBER.size) > _MOST_BYTES:
             raise FormatError(f"A vector has {size:,} bytes, and up to {_MOST_BYTES:,} are read. Cut it into several.")
         return (sizes, left), self._loaded(sizes, raws, left)
@@ -202,6 +207,10 @@ class SharedKeyCKKS:
         unit, most = 2 * self.degree * _NUMBER.size, max(1, len(self.primes) - 1)
         return _count(raw, _OWNER + _PAIR.size + _PART, unit, most)
 
+    def _off(self, left: int) -> bool:
+        """Return whether a prime that is gone was too far from the scale."""
+        return any(abs(prime / self.scale - 1) > _FARTHEST for prime in self.primes[left:-1])
+
     def _stamped(self, raw: memoryview, left: int, version: Version, packed: bool = False) -> bytes:
         front = _PAIR.pack(1, 2, self.degree, left, self.scale, 1)
         return _restamped(raw, front, 2 * self.degree * left, version, packed)
@@ -213,7 +222,7 @@ def _parameters(raw: memoryview) -> tuple[Version, int, tuple[int, ...]]:
     version, body = _body(raw, _SCHEME.size + count * _PART)
     scheme, degree, _ = _SCHEME.unpack_from(body)
     numbers = tuple(_NUMBER.unpack_from(body, at + _HEADER.size)[0] for at in range(_SCHEME.size, len(body), _PART))
-    if scheme != _CKKS or degree > _LARGEST_DEGREE or body != _layout(version, degree, numbers[:-1]):
+    if degree > _LARGEST_DEGREE or body != _layout(version, degree, numbers[:-1]):
         raise FormatError(
             f"A context of scheme {scheme}, degree {degree} was found. CKKS, which is 2, up to 32768 is read."
         )
