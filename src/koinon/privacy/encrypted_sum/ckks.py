@@ -142,8 +142,8 @@ class SharedKeyCKKS:
         """Return the numbers of a serialised vector, float64 ``[values]``. Show them to nobody who sees ciphertexts.
 
         Nothing in a vector says which key it is under, and under another one it decrypts to huge numbers. It is refused if any
-        is beyond ``largest``: choose the least that honest numbers keep to. Raises FormatError then, and ConfigurationError
-        without a secret key, or if numbers as large do not fit.
+        is beyond ``largest``: choose the least that honest numbers keep to. Raises FormatError then and if there are not as many,
+        and ConfigurationError without a secret key, or if numbers as large do not fit.
         """
         if not self.decrypts:
             raise ConfigurationError("This context has no secret key: it is a server's. Use a client's.")
