@@ -42,11 +42,13 @@ def test_requests_repeated_reordered_torn_and_lost(
     assert digest == undisturbed(*CHANGES, **LARGE)
 
 
-@pytest.mark.parametrize(("large", "own"), [(False, ()), (True, ("/update/0", "/commit"))], ids=["whole", "chunks"])
+@pytest.mark.parametrize(
+    ("large", "own"), [(False, ()), (True, ("/blobs", "/update/0", "/commit"))], ids=["whole", "chunks"]
+)
 def test_the_first_answer_to_every_call_is_lost(
     large: bool, own: tuple[str, ...], app: Path, tmp_path: Path, undisturbed: Callable[..., str]
 ) -> None:
-    calls = ("/enrol", "/challenge", "/session", "/join", "/update", "/blobs", "/work", "/runs", *own)
+    calls = ("/enrol", "/challenge", "/session", "/join", "/update", "/work", "/runs", *own)
     serve, environment = (CHUNKED, LARGE) if large else (("--stay",), {})
     with (
         Fleet(tmp_path, app, changes=CHANGES, serve=serve, environment=environment) as fleet,

@@ -76,6 +76,11 @@ class FleetStore:
         release.callback(engine.dispose)
         return cls(folder, engine, release)
 
+    @property
+    def is_near(self) -> bool:
+        """Whether nothing is waited for but this machine's own disk."""
+        return self._engine.dialect.name == "sqlite"
+
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[Connection]:
         """Give a connection whose changes are kept all together, or not at all if the block raises.
@@ -83,7 +88,7 @@ class FleetStore:
         Without ``durable`` they outlive every process, but a power cut may take them.
         """
         with speaking(self.folder, self._engine), self._engine.begin() as connection:
-            if self._engine.dialect.name == "sqlite":
+            if self.is_near:
                 wanted = "FULL" if durable else "NORMAL"
                 if connection.info.get(_SYNCHRONOUS) != wanted:
                     connection.exec_driver_sql(f"PRAGMA synchronous = {wanted}")

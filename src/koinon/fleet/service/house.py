@@ -43,6 +43,7 @@ class ServedRun:
     finished: Rounds
     rounds: int  # at most
     chunk_bytes: int
+    at_once: bool  # whether a small update is checked and written down sooner than a thread is woken
     codec: str | None  # what a client must know besides plain float32
     charged: Charged | None  # where noise is counted
     hidden: str | None  # whom a step that hides single updates protects from whom
