@@ -97,24 +97,14 @@ def test_what_is_not_of_the_protocol_is_no_answer(body: bytes) -> None:
 
 def test_the_digest_of_a_total_is_that_of_its_leaves_whichever_thread_hashes_them() -> None:
     rng = np.random.default_rng(3)
-<<<<<<< HEAD
     leaves = {name: rng.integers(-9, 9, size) for name, size in (("b", 5), ("w", 400_000), ("a", 120_000), ("c", 1))}
-=======
-    leaves = {name: rng.integers(-9, 9, size) for name, size in (("b", 5), ("w", 40_000), ("a", 12_000), ("c", 1))}
->>>>>>> origin/main
     with ThreadPoolExecutor(1) as beside:
         sums = TotalDigest(beside)
         for name in ("b", "w", "a", "c"):
             leaf = leaves[name]
-<<<<<<< HEAD
             for start in range(0, len(leaf), 65_536):
                 sums(name, start, leaf[start : start + 65_536])
             sums(name, 0, leaf[:65_536])  # it was seen before
-=======
-            for start in range(0, len(leaf), 9_000):
-                sums(name, start, leaf[start : start + 9_000])
-            sums(name, 0, leaf[:9_000])  # it was seen before
->>>>>>> origin/main
         lines = [f"{name} {hashlib.sha256(leaves[name].tobytes()).hexdigest()}\n" for name in sorted(leaves)]
         assert sums.result() == digest("".join(lines).encode())
         assert TotalDigest(beside).result() is None

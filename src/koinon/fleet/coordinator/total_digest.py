@@ -11,33 +11,21 @@ import numpy as np
 from koinon.fleet.wire.signatures import digest
 from koinon.tree import Array
 
-<<<<<<< HEAD
 _BATCH = 1 << 20  # bytes that are handed over at once: fewer are hashed sooner than a thread is woken
 _AHEAD = 16  # batches that may wait to be hashed
-=======
-_AHEAD = 32  # blocks that may wait to be hashed
-_LARGE = 1 << 16  # bytes; what is smaller is hashed sooner than a thread is woken
->>>>>>> origin/main
 
 
 class TotalDigest:
     """SHA-256 over the lines ``name digest`` of the total's leaves in name order; a leaf's is over its int64 bytes.
 
-<<<<<<< HEAD
     ``beside`` is one thread, for which nobody else has work.
-=======
-    ``beside`` is one thread, in which this alone waits for room.
->>>>>>> origin/main
     """
 
     def __init__(self, beside: ThreadPoolExecutor) -> None:
         self._leaves: dict[str, hashlib._Hash] = {}
         self._places: dict[str, int] = {}
-<<<<<<< HEAD
         self._batch: list[tuple[str, Array]] = []
         self._bytes = 0  # in the batch
-=======
->>>>>>> origin/main
         self._beside, self._last = beside, Future[None]()
         self._last.set_result(None)
         self._room = threading.Semaphore(_AHEAD)
@@ -47,29 +35,18 @@ class TotalDigest:
         if start != self._places.get(name, 0) or not len(block):
             return
         self._places[name] = start + len(block)
-<<<<<<< HEAD
         self._batch.append((name, block))
         self._bytes += block.nbytes
         if self._bytes >= _BATCH:
             batch, self._batch, self._bytes = self._batch, [], 0
             self._room.acquire()
             self._last = self._beside.submit(self._hash_later, batch)
-=======
-        if block.nbytes < _LARGE and self._last.done():  # not before what came before
-            self._update(name, block)
-            return
-        self._room.acquire()
-        self._last = self._beside.submit(self._update_later, name, block)
->>>>>>> origin/main
 
     def result(self) -> str | None:
         """Return the digest of what was seen; None if that is nothing."""
         self._last.result()
-<<<<<<< HEAD
         self._hash(self._batch)
         self._batch, self._bytes = [], 0
-=======
->>>>>>> origin/main
         if not self._leaves:
             return None
         lines = [f"{name} {self._leaves[name].hexdigest()}\n" for name in sorted(self._leaves)]

@@ -6,10 +6,7 @@ import asyncio
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-<<<<<<< HEAD
 from functools import partial
-=======
->>>>>>> origin/main
 from typing import Any
 
 from starlette.requests import Request
@@ -285,13 +282,9 @@ class _Calls:
         word = Word(claim.root, in_query(request, "weight", 0), given.get("model", ""), given.get("signature", ""))
         served.run.begin_upload(client, number, purpose, claim, remembered=False)
         await self._receive(request, served, client, served.run.open_chunk(client, number, purpose, 0))
-<<<<<<< HEAD
         at_once = served.at_once and size <= _SMALL
         duplicate = await self._committed(served, client, number, purpose, word, at_once=at_once)
         told: dict[str, Any] = {"duplicate": duplicate}
-=======
-        told: dict[str, Any] = {"duplicate": await self._committed(served, client, number, purpose, word)}
->>>>>>> origin/main
         work = None if patience is None else await self._work(served, client, patience)
         if patience is None or work is None:
             return JSONResponse(told)
@@ -319,7 +312,6 @@ class _Calls:
         word = await read_record(request, Word)
         return JSONResponse({"duplicate": await self._committed(served, client, number, purpose, word)})
 
-<<<<<<< HEAD
     async def _committed(
         self, served: ServedRun, client: str, number: int, purpose: Purpose, word: Word, *, at_once: bool = False
     ) -> bool:
@@ -327,11 +319,6 @@ class _Calls:
         if at_once:
             return commit(client, number, purpose, vars(word))
         return await asyncio.to_thread(commit, client, number, purpose, vars(word))
-=======
-    async def _committed(self, served: ServedRun, client: str, number: int, purpose: Purpose, word: Word) -> bool:
-        key = self._house.access.client(client).key
-        return await asyncio.to_thread(served.run.commit, key, client, number, purpose, vars(word))
->>>>>>> origin/main
 
     async def failure(self, request: Request) -> Response:
         client, served, number, purpose = self._stage(request)
