@@ -179,6 +179,24 @@ def test_too_few_do_not_and_keep_nothing_of_it(parties: tuple[World, list[Party]
         assert party.line.left[-1] == "train-0-shares", "its word on the survivors comes too late to be left"
 
 
+def test_who_hears_of_no_round_keeps_what_a_coordinator_that_was_killed_may_ask_for(
+    parties: tuple[World, list[Party]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has started again and not come back to the round. To drop one's part then would void a sum that all could open."""
+    world, five = parties
+    secure = masked(world, five, place(3))
+
+    def away(method: str, path: str, body: Any = None) -> Any:
+        raise Refusal(410, "not_open", "No round is open.")
+
+    with monkeypatch.context() as change:
+        for party in five:
+            change.setattr(party.line, "call", away)
+            party.sums.open(place(3), lambda: True)
+            assert party.sums.pending(RUN) == place(3)
+    assert open_by(secure, five, place(3), seconds=30.0)
+
+
 def test_a_standing_key_serves_the_run_and_is_gone_with_it(parties: tuple[World, list[Party]]) -> None:
     """Also where the participant starts again in between: its folder has the key, its memory what was agreed on."""
     world, five = parties

@@ -97,9 +97,10 @@ class SecureSums:
         self._keep.keep_secure_sum(place.run, place.purpose.value, to_bytes(record))
 
     def open(self, place: Place, still: Callable[[], bool]) -> None:
-        """Sign the survivors and open the shares that their sum needs; return when the round is over without it, too.
+        """Agree to the survivors and open the shares that their sum needs; return when the round is over without it, too.
 
-        It returns as well once ``still`` says that there is something else to do. Raises ProtocolError for what it refuses.
+        It returns as well once ``still`` says that there is something else to do, and where a coordinator that was started anew has not
+        come back to the round: it may ask for the shares later. Raises ProtocolError for what it refuses.
         """
         state = self._known(place)
         if not isinstance(state, Masked):
@@ -111,6 +112,8 @@ class SecureSums:
                     return
                 state = self._answered(place, state, letter, says)
         except Refusal as refusal:
+            if refusal.code == "not_open":
+                return
             if refusal.code != "over":
                 raise
         except ProtocolError:

@@ -362,7 +362,9 @@ class _Calls:
         client, served = self._member(request)
         number = in_path(request, "round")
         _, job, _ = served.run.snapshot()
-        if job is None or job.round != number:
+        if job is None:  # between two rounds, or this process is new and has not come back to the round
+            raise Refusal(410, "not_open", "No round is open. Ask for work.")
+        if job.round != number:
             raise Refusal(410, "over", f"Round {number} is not open.")
         return client, served, Address(served.run.key, number, request.path_params["stage"])
 
