@@ -245,6 +245,7 @@ class FleetRuntime:
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Write a round down before the next is asked for; its model reaches the disk a little later."""
+        self._sums.hand_over()
         server = self._training.plan.algorithm.server
         blob = self._written(checkpoint.server)
         best = self._written(checkpoint.best) if tree.leaves(checkpoint.best) else None

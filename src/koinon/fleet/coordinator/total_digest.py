@@ -26,8 +26,8 @@ class TotalDigest:
         self._places: dict[str, int] = {}
         self._batch: list[tuple[str, Array]] = []
         self._bytes = 0  # in the batch
-        self._beside, self._last = beside, Future[None]()
-        self._last.set_result(None)
+        self._beside = beside
+        self._last: Future[None]
         self._room = threading.Semaphore(_AHEAD)
 
     def __call__(self, name: str, start: int, block: Array) -> None:
@@ -38,27 +38,27 @@ class TotalDigest:
         self._batch.append((name, block))
         self._bytes += block.nbytes
         if self._bytes >= _BATCH:
-            batch, self._batch, self._bytes = self._batch, [], 0
-            self._room.acquire()
-            self._last = self._beside.submit(self._hash_later, batch)
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Have hashed what has been seen, while the caller does something else."""
+        batch, self._batch, self._bytes = self._batch, [], 0
+        self._room.acquire()
+        self._last = self._beside.submit(self._hash, batch)
 
     def result(self) -> str | None:
         """Return the digest of what was seen; None if that is nothing."""
+        self.hand_over()
         self._last.result()
-        self._hash(self._batch)
-        self._batch, self._bytes = [], 0
         if not self._leaves:
             return None
         lines = [f"{name} {self._leaves[name].hexdigest()}\n" for name in sorted(self._leaves)]
         return digest("".join(lines).encode())
 
     def _hash(self, batch: list[tuple[str, Array]]) -> None:
-        for name, block in batch:
-            little = np.ascontiguousarray(block, "<i8")
-            self._leaves.setdefault(name, hashlib.sha256()).update(little.view(np.uint8).data)
-
-    def _hash_later(self, batch: list[tuple[str, Array]]) -> None:
         try:
-            self._hash(batch)
+            for name, block in batch:
+                little = np.ascontiguousarray(block, "<i8")
+                self._leaves.setdefault(name, hashlib.sha256()).update(little.view(np.uint8).data)
         finally:
             self._room.release()

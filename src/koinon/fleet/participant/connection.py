@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
@@ -338,7 +339,7 @@ def _json(response: urllib3.BaseHTTPResponse) -> Any:
 def _carried(response: urllib3.BaseHTTPResponse, most: int) -> tuple[Any, Model | None]:
     """Return an answer and the model behind it; without that if it is not the one that was announced: it can be fetched."""
     try:
-        told = read_head(response.read)
+        told = read_head(partial(_exactly, response))
         work = told.get("work", told)
         name, size = str(work["model"]), int(work["bytes"])
         if not 0 <= size <= most:
@@ -349,6 +350,15 @@ def _carried(response: urllib3.BaseHTTPResponse, most: int) -> tuple[Any, Model 
     while place < size:
         place += _more(response, data[place : place + _BLOCK], state)
     return told, (name, data) if state.hexdigest() == name else None
+
+
+def _exactly(response: urllib3.BaseHTTPResponse, count: int) -> bytes:
+    """Return the next bytes: by the same way as all that follows, for what urllib3 has buffered does not go it."""
+    data = bytearray(count)
+    place = 0
+    while place < count and (more := _received(response, memoryview(data)[place:])):
+        place += more
+    return bytes(data[:place])
 
 
 def _more(response: urllib3.BaseHTTPResponse, into: memoryview, state: hashlib._Hash) -> int:
