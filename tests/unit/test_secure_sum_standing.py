@@ -76,6 +76,16 @@ def test_of_a_survivors_shares_only_those_for_the_dead_open_under_its_standing_k
     assert found == [5, 6] and len(found) < cohort.degree.threshold
 
 
+def test_what_the_dead_have_dealt_hangs_on_standing_keys_alone() -> None:
+    """The limit of the above, which docs/secure-sum.md has to say: no threshold is left for who was called dead."""
+    room = opened({"g": Stage.VECTORS})
+    cohort, state = room.server.known, room.states["g"]
+    assert isinstance(state, half.Shared)
+    for holder, sealed in room.server.shares[6].sealed.items():
+        mask = state.own.agreed(cohort, holder)  # as the coordinator has it from the opened mask key
+        assert opens(state.client.key, cohort, sealed, (6, holder), holder, mask)
+
+
 @pytest.mark.parametrize("twisted", [False, True], ids=["its bytes", "the same point in other bytes"])
 def test_who_signs_anothers_standing_key_as_its_own_is_out_and_stops_nobody(twisted: bool) -> None:
     """It is known from earlier rounds. Who has copied it cannot share; the rest come to their sum."""

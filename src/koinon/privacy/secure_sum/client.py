@@ -361,7 +361,8 @@ def _sealing_key(state: Advertised | Shared, cohort: Cohort, other: int, sender:
     """Return what seals a share between this client and another, from both keys of either.
 
     The standing ones say who it is from. Those of the attempt are gone once both have masked: a standing key that is stolen
-    later opens no share that was recorded, neither of its owner's secrets nor of others'.
+    later opens no share between survivors that was recorded. Of who was called dead the mask key has been opened: what it has
+    dealt hangs on the standing keys alone, so whoever has its vector all the same can read it with its stolen key.
     """
     agreed = state.client.key.agreed(cohort, other) + state.own.agreed(cohort, other)
     return derive(agreed, cohort.transcript, Role.SHARE, sender, receiver)
