@@ -181,15 +181,11 @@ def mask(state: Ready, vector: Vector, threads: int = 2) -> Masked:
     The vector is that of ``state.terms.layout``. Write the masked vector and the returned record down before either
     leaves: to mask another vector for the same round would give their difference away. Raises ProtocolError.
     """
-    layout = state.terms.layout.zero()
-    if (vector.body.shape, vector.body.dtype, vector.tail.shape) != (
-        layout.body.shape,
-        layout.body.dtype,
-        layout.tail.shape,
-    ):
+    layout = state.terms.layout
+    if not layout.fits(vector):
         raise ProtocolError(
-            f"A vector of {layout.body.size:,} {layout.body.dtype} and {layout.tail.size} sums was agreed on; found "
-            f"{vector.body.size:,} {vector.body.dtype} and {vector.tail.size}."
+            f"A vector of {layout.numbers:,} numbers of {layout.bits} bits and {1 + layout.sums} sums was agreed on; found "
+            f"{vector.body.shape} {vector.body.dtype} and {vector.tail.shape}."
         )
     masks.apply(vector, _masks(state), threads)
     client = replace(state.client, past=replace(state.client.past, masked=state.terms.round))

@@ -100,6 +100,11 @@ class Layout:
         """Return the empty sum."""
         return Vector(np.zeros(self.numbers, container(self.bits)), np.zeros(1 + self.sums, "<u8"))
 
+    def fits(self, vector: Vector) -> bool:
+        """Return whether a vector has this layout."""
+        shapes = (vector.body.shape, vector.tail.shape) == ((self.numbers,), (1 + self.sums,))
+        return shapes and bool(vector.body.dtype == container(self.bits))
+
     def encode(self, update: Array, weight: int, sums: Array) -> Vector:
         """Return the vector of float32 ``update`` ``[numbers]`` and float64 ``sums`` ``[sums]``.
 
