@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 
 from koinon.fleet.coordinator.total_digest import TotalDigest
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable
+from koinon.fleet.participant.sending import Exchange
 from koinon.fleet.wire.carried import CARRIED, head
 from koinon.fleet.wire.signatures import digest
 
@@ -108,3 +111,17 @@ def test_the_digest_of_a_total_is_that_of_its_leaves_whichever_thread_hashes_the
         lines = [f"{name} {hashlib.sha256(leaves[name].tobytes()).hexdigest()}\n" for name in sorted(leaves)]
         assert sums.result() == digest("".join(lines).encode())
         assert TotalDigest(beside).result() is None
+
+
+def test_a_coordinator_does_not_say_how_much_memory_a_participant_takes_at_once() -> None:
+    asked = []
+
+    class Line:
+        def carried(self, method: str, path: str, parts: object, most: int) -> tuple[None, None]:
+            asked.append((parse_qs(urlsplit(path).query)["carry"], most))
+            return None, None
+
+    for carries in (5000, 1 << 50):
+        exchange = Exchange(Line(), "r", SimpleNamespace(model="m"), carries)  # type: ignore[arg-type]
+        assert exchange.work() is None
+    assert asked == [(["5000"], 5000), ([str(64 << 20)], 64 << 20)]

@@ -14,6 +14,7 @@ from koinon.fleet.wire.pieces import Pieces
 
 _LANES = 2
 _WAIT_SECONDS = 30
+_MOST_CARRIED = 64 << 20  # bytes, whatever a coordinator says: a larger model is fetched in pieces that can be resumed
 
 
 class Exchange:
@@ -24,7 +25,7 @@ class Exchange:
     """
 
     def __init__(self, connection: Connection, run: str, maker: Maker, carries: int) -> None:
-        self._connection, self._maker, self._carries = connection, maker, carries
+        self._connection, self._maker, self._carries = connection, maker, min(carries, _MOST_CARRIED)
         self._path, self._serial = f"/v1/runs/{run}/work", 0
         self._next: dict[str, Any] | None = None  # what came with the answer to an update
         self.waits = False  # whether to be answered with that, if the coordinator can
