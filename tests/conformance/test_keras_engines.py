@@ -109,6 +109,7 @@ print(here.fit(model, here.clients(), here.quantised()).digest)
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_used_the_model_first_gets_the_same_bits() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in settings({})}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)

@@ -9,10 +9,7 @@ import pytest
 import apps
 import koinon as kn
 
-RULES = [
-    kn.Bucketed(2, kn.TrimmedMean(0.4)),
-    *(pytest.param(rule, marks=pytest.mark.slow) for rule in (kn.GeometricMedian(), kn.FLTrust("client-1"))),
-]
+RULES = [kn.Bucketed(2, kn.TrimmedMean(0.4)), kn.GeometricMedian(), kn.FLTrust("client-1")]
 
 
 def digest(rule, engine: str, runtime: str, workers: int | None) -> str:
@@ -29,8 +26,9 @@ def digest(rule, engine: str, runtime: str, workers: int | None) -> str:
     ).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("engine", ["jax", pytest.param("reference", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["jax", "reference"])
 def test_every_runtime_and_number_of_workers_gives_one_digest(rule, engine: str) -> None:
     assert digest(rule, engine, "processes", 3) == digest(rule, engine, "local", None)
 

@@ -93,7 +93,8 @@ def test_a_party_that_dies_for_good_leaves_noise_enough_and_a_sum_that_is_read(d
         np.testing.assert_allclose(leaf, without_noise(4)[name], atol=0.3)
 
 
-@pytest.mark.parametrize("who", ["lyon", pytest.param("coordinator", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["lyon", "coordinator"])
 def test_who_dies_and_comes_back_changes_nothing_that_can_be_seen(who: str, tmp_path: Path) -> None:
     with Fleet(tmp_path, APP, serve=("--stay",), environment={"MULTIPLIER": LITTLE, "ROUNDS": "12"}) as fleet:
         begun(fleet)

@@ -61,6 +61,7 @@ def test_the_sum_of_two_key_holders_is_the_simulations(tmp_path: Path, holders: 
         assert decided(one, "answered.json") == decided(one, "released.json")
 
 
+@pytest.mark.slow
 def test_a_share_that_one_has_let_out_is_the_others_too_after_they_died(
     tmp_path: Path, holders: tuple[Holder, Holder]
 ) -> None:

@@ -7,6 +7,7 @@ from processes import Fleet
 APP = Path(__file__).parent / "faults" / "app.py"
 
 
+@pytest.mark.slow
 def test_a_run_between_two_rounds_is_at_work_and_after_the_last_nobody_is_late(tmp_path: Path) -> None:
     with Fleet(tmp_path, APP, serve=("--stay",), changes=("stop.rounds=60",)) as fleet:
         fleet.serve()

@@ -113,6 +113,7 @@ def test_numpy_and_a_compiled_program_clip_alike() -> None:
             assert a.dtype == b.dtype
 
 
+@pytest.mark.slow
 def test_a_run_moves_its_norm_and_goes_on_with_it(tmp_path) -> None:
     algorithm = kn.fedavg(kn.sgd(0.1), cohort=kn.Poisson(0.8), channel=(kn.AdaptiveClip(), kn.GaussianNoise(1.0)))
     run = linear.train(algorithm, 6, privacy_test_mode=True, out=tmp_path / "straight")
