@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from processes import Fleet
 
 APP = Path(__file__).parent / "faults" / "app.py"
