@@ -21,7 +21,7 @@ _MODULES = {
 def _change(module) -> None:
     if _ODD == "mute":
         module.SecureSums.open = lambda self, place, still: None
-        module._WAIT_SECONDS = 1  # it is heard of soon
+        sys.modules[module.Exchange.__module__]._WAIT_SECONDS = 1  # it is heard of soon
         return
     write = module.Ledger.write_stage
 
