@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from koinon.privacy.secure_sum import client as half
 from koinon.privacy.secure_sum.client import Advertised, Client, Shared
 from koinon.privacy.secure_sum.keys import StandingKey
 from koinon.privacy.secure_sum.layout import Layout
 from koinon.privacy.secure_sum.messages import Verify
-from koinon.privacy.secure_sum.primitives import keystream
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.privacy.secure_sum.server import Server, Stage, arrived, close, take, unmask
 from koinon.privacy.secure_sum.simulate import Identities, Room
@@ -149,7 +149,8 @@ def _expand(count: int, threads: int) -> None:
 
 
 def _expand_one(count: int) -> None:
-    zeros, room, cipher = bytes(_CHUNK), bytearray(_CHUNK), keystream(os.urandom(32), 0)
+    zeros, room = bytes(_CHUNK), bytearray(_CHUNK)
+    cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(os.urandom(16))).encryptor()
     for _ in range(count // _CHUNK):
         cipher.update_into(zeros, room)
 

@@ -156,7 +156,7 @@ def test_a_thousand_clients() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("numbers", [1, 32_768, 100_001])
+@pytest.mark.parametrize("numbers", [1, 32_768, 100_001, 1_200_001])
 def test_blocks_and_threads_do_not_show(threads: int, numbers: int) -> None:
     layout = layout_of(3, numbers)
     vectors = vectors_of(layout, 3)
@@ -346,7 +346,7 @@ class Restarted(Room):
 
 @given(st.integers(0, 2000), st.integers(65, 300), st.randoms(use_true_random=False))
 def test_a_long_message_travels_in_pieces(count: int, largest: int, random: object) -> None:
-    body = b"kss\x02\x02" + np.random.default_rng(count).bytes(count)
+    body = b"kss\x03\x02" + np.random.default_rng(count).bytes(count)
     letters = list(pieces(body, largest))
     assert all(len(letter) <= largest for letter in letters)
     random.shuffle(letters)  # type: ignore[attr-defined]

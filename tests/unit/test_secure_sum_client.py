@@ -524,7 +524,7 @@ def test_messages_that_leave_a_step_out_are_refused() -> None:
     with pytest.raises(FormatError, match="begins no message"):
         scene.answer(b"\x80\x04pickle")
     with pytest.raises(FormatError, match="begins no message"):
-        scene.answer(b"kss\x01\x02")
+        scene.answer(b"kss\x02\x02")
 
 
 # Rule 5: the vector. (Weights beyond their cap and numbers that are not finite: test_secure_sum_numbers.)

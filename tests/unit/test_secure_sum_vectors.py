@@ -1,9 +1,14 @@
 """The primitives of the secure sum are the published ones: vectors of RFC 7748, 5869 and 8032, NIST SP 800-38A, GCM."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from koinon.errors import ProtocolError
 from koinon.fleet.wire.signatures import OwnKey
+from koinon.privacy.secure_sum import primitives
 from koinon.privacy.secure_sum.primitives import KeyPair, hkdf, keystream, seal, unseal
 
 
@@ -114,13 +119,36 @@ def test_a_participants_key_signs_as_in_rfc_8032(secret: str, public: str, messa
 
 
 def test_the_masks_cipher_is_that_of_nist_sp_800_38a() -> None:
-    """F.5.5, CTR-AES256.Encrypt: the counter begins at f0f1...ff, and our streams are numbered by its upper half."""
+    """F.5.5, CTR-AES256.Encrypt: its blocks are counters under a cipher, and ours are, from 2 on and numbered by the rest."""
     key = raw("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
-    plain = raw("6bc1bee22e409f96e93d7e117393172a ae2d8a571e03ac9c9eb76fac45af8e51")
-    wanted = raw("601ec313775789a5b7a7f504bbf3d228 f443e3ca4d62b59aca84e990cacaf5c5")
-    cipher = keystream(key, 0xF0F1F2F3F4F5F6F7, 0xF8F9FAFBFCFDFEFF)
-    assert cipher.update(plain) == wanted
-    assert keystream(key, 0xF0F1F2F3F4F5F6F7, 0xF8F9FAFBFCFDFEFF + 1).update(plain[16:]) == wanted[16:]
+    block = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
+    plain, wanted = raw("6bc1bee22e409f96e93d7e117393172a"), raw("601ec313775789a5b7a7f504bbf3d228")
+    counter = raw("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
+    assert bytes(a ^ b for a, b in zip(block(counter), plain, strict=True)) == wanted
+    counters = b"".join((7).to_bytes(12, "big") + i.to_bytes(4, "big") for i in range(2, 5))
+    assert keystream(key, 7).update(bytes(48)) == block(counters)
+
+
+@pytest.mark.parametrize("quicker", [primitives._counter, primitives._galois])
+def test_a_stream_is_that_of_the_gcm_specification_in_either_mode(
+    quicker: Callable[[int], modes.Mode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """McGrew and Viega, test case 15: what zeros become is text xor ciphertext, and does not hang on how it is computed."""
+    monkeypatch.setattr(primitives, "_quicker", lambda: quicker)
+    key = raw("feffe9928665731c6d6a8f9467308308 feffe9928665731c6d6a8f9467308308")
+    plain = raw("d9313225f88406e5a55909c5aff5269a 86a7a9531534f7da2e4c303d8a318a72")
+    wanted = raw("522dc1f099567d07f47f37a32a84427d 643a8cdcbfe5c0c97598a2bd2555d1aa")
+    cipher = keystream(key, 0xCAFEBABEFACEDBADDECAF888)
+    assert cipher.update(plain[:16]) + cipher.update(plain[16:]) == wanted
+    long = keystream(key, 1)
+    assert long.update(bytes(1 << 17)) + long.update(bytes(160)) == stream_of_blocks(key, 1, (1 << 13) + 10)
+
+
+def stream_of_blocks(key: bytes, part: int, blocks: int) -> bytes:
+    """Return a stream, each block of it enciphered by itself."""
+    counters = np.zeros((blocks, 4), ">u4")
+    counters[:, 2], counters[:, 3] = part, np.arange(2, blocks + 2)
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(counters.tobytes())
 
 
 def test_shares_are_sealed_as_in_the_gcm_specification() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
 
 from koinon.privacy.secure_sum import shamir
 from koinon.privacy.secure_sum.messages import CODE_BYTES, ROUNDS, Cohort, PublicKeys, Sign, standing_text
-from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, KeyPair, Role, derive, digest, stream
+from koinon.privacy.secure_sum.primitives import KEY_BYTES, PROTOCOL, REMEMBERED, KeyPair, Role, derive, digest, stream
 from koinon.privacy.secure_sum.terms import Terms
 
 
@@ -48,8 +49,14 @@ class StandingKey:
     def code(self, cohort: Cohort, role: Role, sender: int, receiver: int, text: bytes) -> bytes:
         """Return the code of 16 bytes on a text from a member to another: HMAC-SHA-256 under a key that only they have."""
         other = receiver if cohort.signed[sender].keys.standing == self.pair.public else sender
-        key = derive(self.agreed(cohort, other), cohort.transcript, role, sender, receiver)
-        return hmac.digest(key, text, "sha256")[:CODE_BYTES]
+        ends = sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
+        said = b"|".join((role.value, ends, cohort.transcript, text))
+        return hmac.digest(self._code_key(self.agreed(cohort, other)), said, "sha256")[:CODE_BYTES]
+
+    @cached_property
+    def _code_key(self) -> Callable[[bytes], bytes]:
+        """What makes of an agreement the key of a pair's codes; as it is the same in every round, it is made once."""
+        return lru_cache(REMEMBERED)(lambda agreed: derive(agreed, digest(PROTOCOL), Role.CODE))
 
 
 @dataclass(frozen=True)

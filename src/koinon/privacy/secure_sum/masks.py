@@ -1,7 +1,7 @@
 """Masks: AES-256 in counter mode under a key that two clients share, or one alone, added to a vector in place.
 
-A vector is masked block by block, each by many masks while it is in cache. The stream masks the tail first, then the body,
-so what masks a number does not depend on how long the body is.
+A vector is masked block by block, each by many masks while it is in cache. Every 2 MiB of its body have a stream of their own,
+so that threads share the work; the tail comes before the first.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from koinon.privacy.secure_sum.primitives import keystream
 from koinon.privacy.secure_sum.ring import Vector
 from koinon.tree import Array
 
+_SEGMENT = 1 << 21
 _ZEROS = memoryview(bytes(1 << 17))
 _AT_ONCE = 64  # masks: their ciphers' keys stay in cache too
 _CIPHER_BLOCK = 16
@@ -39,37 +39,31 @@ def apply(vector: Vector, masks: Sequence[Mask], threads: int = 1) -> None:
 
     The cipher and numpy leave the interpreter's lock while they work.
     """
-    whole = threads == 1 or vector.body.nbytes <= len(_ZEROS)
-    size, aligned = vector.body.size, _CIPHER_BLOCK // vector.body.itemsize
-    cuts = [0, size] if whole else [*(size * i // threads // aligned * aligned for i in range(threads)), size]
-    parts = [_part(vector, start, stop) for start, stop in pairwise(cuts)]
-    if whole:
-        _apply(*parts[0], masks)
+    segments = _cut(vector.body, _SEGMENT) or [vector.body]
+    blocks = [_cut(segment, len(_ZEROS)) for segment in segments]
+    blocks[0] = _cut(vector.tail, len(_ZEROS)) + blocks[0]
+    if threads == 1 or len(blocks) == 1:
+        for part, of_part in enumerate(blocks):
+            _apply(of_part, part, masks)
         return
     with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(_apply, *part, masks) for part in parts]
+        runs = [pool.submit(_apply, of_part, part, masks) for part, of_part in enumerate(blocks)]
     for run in runs:
         run.result()
 
 
-def _part(vector: Vector, start: int, stop: int) -> tuple[list[Array], int]:
-    """Return the blocks of a part, and where in the stream they begin, in blocks of the cipher; the first has the tail."""
-    if not start:
-        return _blocks(vector.tail) + _blocks(vector.body[:stop]), 0
-    tail, before = vector.tail.nbytes, vector.body[:start].nbytes
-    return _blocks(vector.body[start:stop]), -(-tail // _CIPHER_BLOCK) + before // _CIPHER_BLOCK
-
-
-def _blocks(numbers: Array) -> list[Array]:
-    step = len(_ZEROS) // numbers.itemsize
+def _cut(numbers: Array, count: int) -> list[Array]:
+    """Return the numbers in pieces of so many bytes."""
+    step = count // numbers.itemsize
     return [numbers[at : at + step] for at in range(0, numbers.size, step)]
 
 
-def _apply(blocks: Sequence[Array], first: int, masks: Sequence[Mask]) -> None:
+def _apply(blocks: Sequence[Array], part: int, masks: Sequence[Mask]) -> None:
+    """Mask the blocks of a segment."""
     room = memoryview(bytearray(len(_ZEROS)))
     for at in range(0, len(masks), _AT_ONCE):
         group = [
-            (keystream(mask.key, 0, first).update_into, np.add if mask.added else np.subtract)
+            (keystream(mask.key, part).update_into, np.add if mask.added else np.subtract)
             for mask in masks[at : at + _AT_ONCE]
         ]
         for block in blocks:

@@ -11,7 +11,7 @@ from enum import IntEnum
 from koinon.errors import FormatError
 from koinon.privacy.secure_sum.primitives import digest
 
-MAGIC = b"kss\x02"
+MAGIC = b"kss\x03"
 DIGEST_BYTES = 32
 LETTER_BYTES = 48 << 10
 """What one message of the fleet's mailbox may hold; see :func:`pieces`."""
