@@ -152,7 +152,7 @@ def test_a_thousand_clients() -> None:
     found = run(layout, vectors, dict.fromkeys(sorted(vectors)[3::10], Stage.VECTORS))
     assert len(found.survivors) == 900
     assert same(found.total, plain_sum(layout, vectors, found.survivors))
-    assert max(found.sent.values()) < 48 << 10
+    assert max(found.sent.values()) < 52 << 10  # of which codes are 32 KiB
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
