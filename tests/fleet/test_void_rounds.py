@@ -102,6 +102,22 @@ def test_two_who_vanish_before_the_sum_is_open_cost_its_round_and_nothing_else(t
         assert path.stat().st_size < 1000, "shares of others' secrets are not kept beyond their round"
 
 
+def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> None:
+    """Two of six send wrong codes, so the four others refuse: the void round has their word, and does not wait for its deadline."""
+    with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "6", "ROUNDS": "1", "LONGEST": "60"}) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name, environment=odd("lying") if name in ("nice", "tours") else None)
+        fleet.until("the round is void", lambda: fleet.run()["history"], 40)
+        row = fleet.run()["history"][0]
+    assert row["void"]["train"] == (
+        "lyon, metz, paris, rome did not go on and said why before the sum was opened, which takes 5 clients: nothing of it is known"
+    )
+    for name in ("lyon", "metz", "paris", "rome"):
+        assert "Codes that are not their senders' own: c-" in row["lost"][name]
+        assert "No share is opened" in row["lost"][name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_coordinator_that_dies_as_it_gives_a_sum_up_gives_it_up_once(when: str, tmp_path: Path) -> None:

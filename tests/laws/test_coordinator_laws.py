@@ -668,6 +668,18 @@ def test_a_settled_sum_is_opened_in_time_or_void() -> None:
     assert state.present == {"a"}
 
 
+def test_who_says_why_it_opens_no_sum_is_not_waited_for_and_not_called_silent() -> None:
+    state, _ = commands(TWO, *map(c.Present, "abc"))
+    state, said = commands(state, c.Sealed("unmasking", ("b", "c"), {"b": "a share is wrong"}))
+    assert said == [c.Wake(60.0)], "c may come yet"
+    late, said = commands(state, c.Tick(), at=60.0)
+    assert said == [c.Void(("b", "c"), {"b": "a share is wrong", "c": c.SILENT})]
+    assert late.present == {"a", "b"}
+    state, said = commands(state, c.Sealed("unmasking", ("b",), {"b": "a share is wrong", "a": "late"}))
+    assert said == [c.Void(("b",), {"b": "a share is wrong"})], "nobody is left who could open it"
+    assert state.present == {"a", "b", "c"}
+
+
 def test_nobody_is_asked_before_those_are_back_for_want_of_whom_rounds_were_void() -> None:
     open_ = c.Open(("a", "b", "c"), awaited={"a": "lyon", "d": "nice"})
     state, said = commands(TWO, *map(c.Present, "abc"), open_)

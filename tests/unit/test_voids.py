@@ -36,12 +36,19 @@ def test_three_in_a_row_are_too_many() -> None:
 
 def test_what_is_said_names_five() -> None:
     six = [f"site-{i}" for i in range(6)]
-    assert void_reason(six, 7).startswith(
+    assert void_reason(six, [], 7).startswith(
         "site-0, site-1, site-2, site-3, site-4 and 1 more fell silent before the sum"
     )
     assert (
-        void_reason([], 3)
+        void_reason([], [], 3)
         == "too few were here before the sum was opened, which takes 3 clients: nothing of it is known"
+    )
+
+
+def test_who_has_said_why_is_not_called_silent() -> None:
+    assert void_reason([], ["rome"], 5).startswith("rome did not go on and said why before the sum")
+    assert void_reason(["bern", "lyon"], ["rome"], 5).startswith(
+        "bern, lyon fell silent, and rome did not go on and said why before the sum was opened, which takes 5 clients"
     )
 
 

@@ -73,10 +73,14 @@ class Needed:
 
 @dataclass(frozen=True)
 class Sealed:
-    """A settled stage's sum is still closed: in this step of its opening ``silent`` have not spoken."""
+    """A settled stage's sum is still closed: in this step of its opening ``silent`` have not spoken.
+
+    ``refusals`` are the reasons of those who have said that they will not.
+    """
 
     step: str
     silent: tuple[str, ...]
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ class Seal:
     step: str
     silent: tuple[str, ...]
     deadline: float
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,8 @@ def _needed(state: State, event: Needed, now: float) -> State:
 def _sealed(state: State, event: Sealed, now: float) -> State:
     assert state.stage is None, "a sum is opened when its stage is settled"
     if state.seal is not None and state.seal.step == event.step:
-        return replace(state, seal=replace(state.seal, silent=event.silent))
-    return replace(state, seal=Seal(event.step, event.silent, now + _seconds(state)))
+        return replace(state, seal=replace(state.seal, silent=event.silent, refusals=event.refusals))
+    return replace(state, seal=Seal(event.step, event.silent, now + _seconds(state), event.refusals))
 
 
 def _unsealed(state: State, event: Unsealed, now: float) -> State:
@@ -337,11 +338,12 @@ def _void(state: State, stage: Stage) -> tuple[State, tuple[Command, ...]]:
 
 
 def _opening(state: State, seal: Seal, now: float) -> tuple[State, tuple[Command, ...]]:
-    """Wait for those who can open a sum; it never is, once their time is up."""
-    if now < seal.deadline:
+    """Wait for those who can open a sum; it never is, once their time is up or all of them have refused."""
+    silent = set(seal.silent) - seal.refusals.keys()
+    if silent and now < seal.deadline:
         return state, (Wake(seal.deadline),)
-    state = replace(state, seal=None, present=state.present.difference(seal.silent))
-    return state, (Void(seal.silent, dict.fromkeys(seal.silent, SILENT)),)
+    state = replace(state, seal=None, present=state.present.difference(silent))
+    return state, (Void(seal.silent, {client: seal.refusals.get(client, SILENT) for client in seal.silent}),)
 
 
 def _others(state: State, stage: Stage) -> list[str]:

@@ -168,11 +168,13 @@ class FleetRun:
             self._changed.notify_all()
 
     def fail(self, client: str, round: int, purpose: Purpose, reason: str) -> None:
-        """Note that a client cannot do it, and why."""
+        """Note that a client cannot do it, or cannot help to open the sum that its update is in, and why."""
         with self._changed:
-            self._asked(client, round, purpose)
+            stage = self._asked(client, round, purpose, opening=True)
             self.figures.heard(client)
             self.figures.failed(client, reason)
+            if stage.settled is not None:
+                stage.refusals[client] = f"failed: {reason}"
             self._handle(events.Failed(client, reason))
 
     def revoke(self, client: str) -> None:
@@ -250,7 +252,7 @@ class FleetRun:
         with self._changed:
             stage = self._open
             assert stage is not None and stage.settled is not None, "a sum is opened when its stage is settled"
-            self._handle(events.Sealed(step, tuple(silent)))
+            self._handle(events.Sealed(step, tuple(silent), dict(stage.refusals)))
             if stage.void is not None:
                 return stage.result(stage.settled)
             self._rest(1.0)
@@ -326,12 +328,12 @@ class FleetRun:
 
     # Within.
 
-    def _asked(self, client: str, round: int, purpose: Purpose) -> OpenStage:
-        """Return the open stage if it is this one and asks this client. Raises Refusal."""
+    def _asked(self, client: str, round: int, purpose: Purpose, *, opening: bool = False) -> OpenStage:
+        """Return the stage if it is this one, is open or ``opening`` its sum, and asks this client. Raises Refusal."""
         stage = self._open
         if client not in self.members:
             raise Refusal(403, "not_joined", "This client has not joined the run.")
-        if stage is None or (stage.job.round, stage.job.purpose) != (round, purpose) or stage.settled is not None:
+        if stage is None or not stage.takes(round, purpose, opening=opening):
             raise Refusal(410, "over", f"Round {round} ({purpose.value}) is not open.")
         if client not in stage.asked:
             raise Refusal(403, "not_asked", f"This client is not asked in round {round}.")

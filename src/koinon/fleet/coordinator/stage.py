@@ -89,6 +89,7 @@ class OpenStage:
         self.commits: dict[str, Committed] = {}
         self.settled: Settle | None = None
         self.void: str | None = None
+        self.refusals: dict[str, str] = {}  # why clients do not help to open its sum
         self.asked: tuple[str, ...] = ()
         self.drawn: tuple[str, ...] = ()
         self._run, self._members = run, members
@@ -104,6 +105,13 @@ class OpenStage:
                 self.commits[client] = commit
         if row.settled is not None and all(client in self.commits for client in row.settled):
             self.settled, self.void = Settle(row.settled, row.lost), row.void
+
+    def takes(self, round: int, purpose: Purpose, *, opening: bool) -> bool:
+        """Return whether it is this stage, and open; or, if ``opening`` will do, settled while its masked sum is opened."""
+        if (self.job.round, self.job.purpose) != (round, purpose):
+            return False
+        masked = isinstance(self.job.secure, SecureRound) and self.void is None
+        return self.settled is None or (opening and masked)
 
     def ask(self, command: Ask) -> None:
         """Write down that these clients are asked, too."""
@@ -131,8 +139,9 @@ class OpenStage:
         own = {
             c: why for c, why in command.lost.items() if secure.sharers is None or c in secure.sharers or why != SILENT
         }
-        silent = sorted(self._members[self._members.position(c)].name for c in command.silent if c in own)
-        why = void_reason(silent, secure.least or self.job.least)
+        named = {c: self._members[self._members.position(c)].name for c in command.silent if c in own}
+        silent = sorted(name for c, name in named.items() if own[c] == SILENT)
+        why = void_reason(silent, sorted(set(named.values()).difference(silent)), secure.least or self.job.least)
         self.settle(Settle((), {**dict.fromkeys(self.asked, why), **before, **own}), why)
 
     def check_claim(self, client: str, claim: Claim) -> None:

@@ -32,8 +32,16 @@ class Voids:
         return self.missing if self.count >= _MOST else ()
 
 
-def void_reason(silent: Sequence[str], least: int) -> str:
-    """Return why a stage has no result, for people; ``silent`` are parties' names, ``least`` how many had to stay."""
-    shown = ", ".join(silent[:_NAMED]) + (f" and {len(silent) - _NAMED} more" if silent[_NAMED:] else "")
-    why = f"{shown} fell silent" if silent else "too few were here"
+def void_reason(silent: Sequence[str], unwilling: Sequence[str], least: int) -> str:
+    """Return why a stage has no result, for people.
+
+    ``silent`` and ``unwilling``, who have said that they could not go on, are parties' names, ``least`` how many had to stay.
+    """
+    parts = [f"{_shown(silent)} fell silent"] if silent else []
+    parts += [f"{_shown(unwilling)} did not go on and said why"] if unwilling else []
+    why = ", and ".join(parts) or "too few were here"
     return f"{why} before the sum was opened, which takes {least} clients: nothing of it is known"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
