@@ -654,6 +654,14 @@ def test_judges_who_do_not_come_are_waited_for_once() -> None:
     assert said == [c.Void((), {})], "there is nobody to wait for"
 
 
+def test_judges_are_not_waited_for_longer_because_everybody_else_has_gone() -> None:
+    state, said = commands(TWO, c.Present("d"), c.Present("e"), c.Open(("a",), least=1, lapses=True))
+    assert said == [c.Wake(60.0)]
+    state, _ = commands(state, c.Revoked("e"), at=10.0)
+    _, said = commands(state, c.Tick(), at=60.0)
+    assert said == [c.Void((), {})]
+
+
 def test_a_settled_sum_is_opened_in_time_or_void() -> None:
     state, _ = commands(TWO, *map(c.Present, "abc"))
     state, said = commands(state, c.Sealed("agreement", ("a", "b")))

@@ -30,15 +30,20 @@ def own_key(folder: Path) -> None:
 def add_member(file: Path, name: str, key: str) -> None:
     """Add a party; the file then wants signing."""
     roster = draft(file).add(name, key)
-    file.write_text(roster.text())
-    say(f"{file} has {len(roster.members)} members (serial {roster.serial}). Sign it with: koinon roster sign {file}")
+    _keep_draft(file, roster)
 
 
 def remove_member(file: Path, name: str) -> None:
     """Strike a party out; the file then wants signing."""
     roster = draft(file).remove(name)
+    _keep_draft(file, roster)
+
+
+def _keep_draft(file: Path, roster: Roster) -> None:
     file.write_text(roster.text())
-    say(f"{file} has {len(roster.members)} members (serial {roster.serial}). Sign it with: koinon roster sign {file}")
+    count = len(roster.members)
+    members = f"{count} member{'' if count == 1 else 's'}"
+    say(f"{file} has {members} (serial {roster.serial}). Sign it with: koinon roster sign {file}")
 
 
 def sign_roster(file: Path, key_file: Path) -> None:

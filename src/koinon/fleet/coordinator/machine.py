@@ -266,13 +266,14 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
         return _opening(state, state.seal, now)
     if stage is None or state.paused or stage.awaited:
         return state, ()
-    if stage.attempt == 0 and len(state.present) < state.terms.clients:
+    if stage.attempt == 0 and stage.deadline is None and len(state.present) < state.terms.clients:
         return state, ()
-    if stage.attempt == 0 and not state.present.issuperset(stage.essential):
+    rootless = not state.present.issuperset(stage.essential)
+    if stage.attempt == 0 and rootless and not stage.lapses:
         return state, ()
     if not stage.draw or state.revoked.issuperset((*stage.draw, *stage.reserve)):
         return _settle(state, stage)  # an empty cohort, as coins may fall, or one of which nobody is left
-    if stage.attempt == 0 and stage.lapses and len(_here(state, stage)) < stage.least:
+    if stage.attempt == 0 and stage.lapses and (rootless or len(_here(state, stage)) < stage.least):
         return _gather(state, stage, now)
     if stage.attempt == 0:
         return _begin(state, stage, now)
