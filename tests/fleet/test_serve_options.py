@@ -10,6 +10,7 @@ import pytest
 from authority import Authority
 from processes import Fleet, Process, free_port
 
+from koinon.cli.fleet import _served
 from koinon.cli.fleet_options import limit_cores, settings
 from koinon.errors import ConfigurationError
 from koinon.fleet.service.settings import Addresses, Settings
@@ -140,6 +141,16 @@ def test_the_operator_calls_from_any_folder_by_the_address_on_this_machine(tmp_p
         assert said.strip().startswith(f"Error: The coordinator of {fleet.store} does not answer. If koinon serve")
         assert f"https://127.0.0.1:{port}" in said and "refused" in said
         assert "trying again" not in said, "standard output is for the object alone"
+
+
+def test_a_sum_of_more_than_a_round_draws_is_refused_before_anything_is_served(tmp_path: Path) -> None:
+    app = "replace(app, algorithm=replace(app.algorithm, sampler=kn.Uniform(2)))"
+    lines = ("from dataclasses import replace", "import koinon as kn", "from fleet.void_app import app", f"app = {app}")
+    (tmp_path / "few.py").write_text("\n".join(lines))
+    with pytest.raises(
+        ConfigurationError, match=r"Uniform\(size=2\) draws 2 clients a round, and SecureSum\(\) adds up at least 3"
+    ):
+        _served(tmp_path / "few.py", [], lambda event: None)
 
 
 def test_what_an_app_file_raises_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -102,6 +102,20 @@ def test_two_who_vanish_before_the_sum_is_open_cost_its_round_and_nothing_else(t
         assert path.stat().st_size < 1000, "shares of others' secrets are not kept beyond their round"
 
 
+def test_a_sum_is_not_begun_before_enough_are_here_though_the_schedule_would(tmp_path: Path) -> None:
+    """Of two that have joined no sum is made, and masks know who is asked: the round would have waited for ever."""
+    with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "2", "ROUNDS": "2"}) as fleet:
+        fleet.serve()
+        for name in NAMES[:2]:
+            fleet.join(name)
+        joined(fleet, 2)
+        assert fleet.run()["round"] == 0
+        for name in NAMES[2:]:
+            fleet.join(name)
+        fleet.finishes(60)
+        assert all(row["cohort"] >= 3 and "void" not in row for row in fleet.run()["history"])
+
+
 def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> None:
     """Two of six send wrong codes, so the four others refuse: the void round has their word, and does not wait for its deadline."""
     with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "6", "ROUNDS": "1", "LONGEST": "60"}) as fleet:

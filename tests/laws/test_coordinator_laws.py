@@ -43,6 +43,7 @@ class Book:
     least: int
     essential: tuple[str, ...]
     lapses: bool = False
+    closed: bool = False
     awaited: set[str] = field(default_factory=set)
     asked: set[str] = field(default_factory=set)
     target: int = 0
@@ -63,6 +64,10 @@ class Book:
     def of_use(self, arrived: set[str]) -> bool:
         """Whether a round can be made of these."""
         return len(arrived) >= self.least and arrived >= set(self.essential)
+
+    def hopeless(self, revoked: set[str]) -> bool:
+        """Whether too few are left of the only ones that could make it."""
+        return self.closed and len({*self.draw, *self.reserve} - revoked) < self.least
 
     def missing(self, expected: int, revoked: set[str]) -> int:
         """How many more are wanted than are expected."""
@@ -97,7 +102,7 @@ class Coordinator(RuleBasedStateMachine):
         self.revoked: set[str] = set()
         for client in sorted(here.union(CLIENTS[: terms.clients])):
             self.hand(c.Present(client))
-        self.open(draw, others, everybody=not draw, wants=wants, lapses=False, awaited=set())
+        self.open(draw, others, everybody=not draw, wants=wants, ways=(False, False), awaited=set())
 
     # What happens.
 
@@ -107,23 +112,24 @@ class Coordinator(RuleBasedStateMachine):
         others=drawn,
         everybody=st.booleans(),
         wants=wants,
-        lapses=st.booleans(),
+        ways=st.tuples(st.booleans(), st.booleans()),
         awaited=st.one_of(st.just(set()), st.sets(st.sampled_from(CLIENTS), max_size=2)),
     )
     def open(
-        self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool, wants: tuple[int, bool], lapses: bool,
-        awaited: set[str],
+        self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool, wants: tuple[int, bool],
+        ways: tuple[bool, bool], awaited: set[str],
     ) -> None:  # fmt: skip
         draw = CLIENTS if everybody else draw
-        least, rooted = wants
+        (least, rooted), (lapses, closed) = wants, ways
         essential = tuple(client for client in draw if client not in self.revoked)[:rooted]
         reserve = tuple(client for client in others if client not in draw)
-        book = self.book = Book(draw, reserve, min(least, max(1, len(draw))), essential, lapses)
+        book = self.book = Book(draw, reserve, min(least, max(1, len(draw))), essential, lapses, closed)
         book.awaited = awaited - self.revoked
         wanted = {
             "least": book.least,
             "essential": essential,
             "lapses": lapses,
+            "closed": closed,
             "awaited": {c: c.upper() for c in awaited},
         }
         self.hand(c.Open(draw, reserve, **wanted))
@@ -270,7 +276,7 @@ class Coordinator(RuleBasedStateMachine):
             for client in sorted(before.present):
                 self.present(client)
         asked = tuple(sorted(book.asked))
-        wants = {"least": book.least, "essential": book.essential, "lapses": book.lapses}
+        wants = {"least": book.least, "essential": book.essential, "lapses": book.lapses, "closed": book.closed}
         wants["awaited"] = {} if asked else {client: client for client in book.awaited}
         if asked:
             book.awaited = set()
@@ -334,6 +340,7 @@ class Coordinator(RuleBasedStateMachine):
         assert set(lost) == book.asked - made, "every other one has a reason"
         assert all(lost.values())
         everybody = {*book.draw, *book.reserve}
+        assert not book.hopeless(self.revoked), "of too few nothing is made"
         if not (not book.draw or everybody <= self.revoked):
             assert len(made) >= book.quorum(self.state.terms)
             arrived = book.arrived() - self.revoked
@@ -354,7 +361,12 @@ class Coordinator(RuleBasedStateMachine):
             self.sealed, self.wakes = None, []
             return
         book = self.book
-        assert book is not None and book.lapses, "what can be waited for is"
+        assert book is not None
+        if book.hopeless(self.revoked):
+            assert not silent and set(lost) <= book.failed | self.revoked, "nobody is to blame who was still asked"
+            self.book, self.wakes = None, []
+            return
+        assert book.lapses, "what can be waited for is"
         arrived = book.arrived() - self.revoked
         enough = len(set(book.answers) - self.revoked) >= book.quorum(self.state.terms)
         assert not (enough and book.of_use(arrived)), "what a round can be made of is never given up"
@@ -652,6 +664,15 @@ def test_judges_who_do_not_come_are_waited_for_once() -> None:
     assert said == [c.Ask(("a", "b", "c"), 3), c.Wake(90.0)]
     _, said = commands(TWO, *map(c.Present, "ab"), c.Open(("a", "b"), least=3, lapses=True))
     assert said == [c.Void((), {})], "there is nobody to wait for"
+
+
+def test_masks_are_not_asked_for_where_too_few_could_share_them() -> None:
+    state, said = commands(TWO, *map(c.Present, "abc"), c.Open(("a", "b"), least=3, closed=True))
+    assert said == [c.Void((), {})], "nobody else can take part"
+    state, said = commands(TWO, *map(c.Present, "abc"), c.Open(("a", "b", "c"), least=3, closed=True))
+    assert isinstance(said[0], c.Ask)
+    _, said = commands(state, c.Revoked("b"))
+    assert said == [c.Void((), {"b": "revoked by the operator"})]
 
 
 def test_judges_are_not_waited_for_longer_because_everybody_else_has_gone() -> None:

@@ -36,6 +36,12 @@ def hiding(algorithm: Algorithm) -> Hiding | None:
     return next((step for step in algorithm.channel if isinstance(step, Hiding)), None)
 
 
+def least_present(algorithm: Algorithm) -> int:
+    """Return how many clients must be here for a round to open: as many as the schedule asks, and as a sum has at least."""
+    step = hiding(algorithm)
+    return algorithm.schedule.clients if step is None else max(algorithm.schedule.clients, step.least)
+
+
 def simulated(algorithm: Algorithm) -> list[str]:
     """Return what is said, a line each, of steps that hide single updates where nobody is hidden from anybody."""
     step = hiding(algorithm)

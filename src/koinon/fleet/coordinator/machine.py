@@ -61,6 +61,7 @@ class Stage:
     reserve: tuple[str, ...]
     least: int = 1
     newcomers: bool = False
+    closed: bool = False  # to all others: void at once when fewer are left of these than are of any use
     essential: tuple[str, ...] = ()
     lapses: bool = False  # void, and not waiting for more, when its time is up with too few
     awaited: Mapping[str, str] = field(default_factory=dict)  # who has to come back before anybody is asked
@@ -144,7 +145,7 @@ def handle(state: State, event: Event, now: float) -> tuple[State, tuple[Command
 def _opened(state: State, event: Open, now: float) -> State:
     assert state.stage is None and state.seal is None, "a stage is opened when the one before is settled"
     awaited = {client: name for client, name in event.awaited.items() if client not in state.revoked}
-    terms = (event.least, event.newcomers, event.essential, event.lapses)
+    terms = (event.least, event.newcomers, event.closed, event.essential, event.lapses)
     stage = Stage(event.draw, event.reserve, *terms, {} if event.asked else awaited)
     if event.asked:  # an earlier process had begun it: nobody is forgotten, and everybody has the whole time again
         known = {client: Standing.ASKED for client in event.asked}
@@ -271,6 +272,8 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     rootless = not state.present.issuperset(stage.essential)
     if stage.attempt == 0 and rootless and not stage.lapses:
         return state, ()
+    if stage.closed and len({*stage.draw, *stage.reserve} - state.revoked) < stage.least:
+        return replace(state, stage=None), (Void((), stage.reasons),)  # nobody is to blame who was still asked
     if not stage.draw or state.revoked.issuperset((*stage.draw, *stage.reserve)):
         return _settle(state, stage)  # an empty cohort, as coins may fall, or one of which nobody is left
     if stage.attempt == 0 and stage.lapses and (rootless or len(_here(state, stage)) < stage.least):

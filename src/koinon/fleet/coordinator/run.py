@@ -203,10 +203,10 @@ class FleetRun:
 
     # What the driver asks.
 
-    def wait_for_members(self, count: int) -> None:
-        """Return when so many clients are here."""
+    def wait_for_members(self) -> None:
+        """Return when as many clients are here as a round opens with."""
         with self._changed:
-            while len(self._state.present) < count:
+            while len(self._state.present) < self._state.terms.clients:
                 self._rest(None)
 
     def wait_for_named(self, name: str) -> str:

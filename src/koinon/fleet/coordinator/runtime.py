@@ -71,7 +71,7 @@ class FleetRuntime:
 
     def initial(self, plan: Plan, key: Array) -> Variables:
         """Return the model's first variables, when enough clients are here."""
-        self._run.wait_for_members(plan.algorithm.schedule.clients)
+        self._run.wait_for_members()
         variables: Variables = tree.to_numpy(plan.model.init(key))
         return variables
 

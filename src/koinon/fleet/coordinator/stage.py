@@ -56,6 +56,7 @@ class StageJob:
             tuple(reserve),
             least=self.least,
             newcomers=self.newcomers,
+            closed=isinstance(self.secure, SecureRound),
             essential=self.essential,
             lapses=self.lapses,
             awaited=awaited,

@@ -49,7 +49,7 @@ from koinon.fleet.wire.offer import Offer, OfferedRun
 from koinon.fleet.wire.receipts import Opening, canonical
 from koinon.fleet.wire.rosters import shown
 from koinon.fleet.wire.signatures import OwnKey, digest, kept_secret, remembering, write_secret
-from koinon.privacy.hiding import hiding
+from koinon.privacy.hiding import hiding, least_present
 from koinon.privacy.random_bits import KEY_BYTES, PrivacyKeys
 from koinon.privacy.releases import Releases, releases
 from koinon.report.progress import describe
@@ -177,7 +177,8 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     key, hashed = _run_key(parts.store, app)
     ledger = LoggedLedger(parts.store, key, settings.blobs)
     algorithm = app.training.plan.algorithm
-    run = LoggedRun(app.name, key, algorithm.schedule, ledger, parts.spool, time.monotonic)
+    schedule = replace(algorithm.schedule, clients=least_present(algorithm))
+    run = LoggedRun(app.name, key, schedule, ledger, parts.spool, time.monotonic)
     if ledger.mirror is not None:
         ledger.mirror.on_trouble(run.trouble.note)
     found = ledger.load()
