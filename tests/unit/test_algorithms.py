@@ -146,6 +146,12 @@ def test_scaffold_takes_the_channel() -> None:
     np.testing.assert_allclose(trained(through), exact, atol=0.1 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("make", [kn.fedavg, kn.fedsgd, kn.scaffold])
+def test_a_schedule_of_rounds_is_not_one_of_learning_rates(make: Callable[..., kn.Algorithm]) -> None:
+    with pytest.raises(ConfigurationError, match=r"Synchronous\(.*kn.replace\(algorithm, schedule=kn.Synchronous"):
+        make(schedule=kn.Synchronous(clients=5))
+
+
 values = st.lists(st.floats(-3, 3), min_size=1, max_size=6)
 
 

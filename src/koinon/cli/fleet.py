@@ -158,7 +158,7 @@ def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
     except (ConfigurationError, CompositionError) as error:
         raise ConfigurationError(
             f"A round opens when {least} clients are here (schedule.clients), and that is too few: {error} "
-            "Set schedule=kn.Synchronous(clients=...) in the algorithm."
+            "Set it: kn.replace(algorithm, schedule=kn.Synchronous(clients=...))."
         ) from error
     return ServedApp(
         name=file.stem,

@@ -352,7 +352,8 @@ def main() -> None:
 
 
 def _terminated(number: int, frame: object) -> None:
-    """End as after Ctrl-C: whatever is open is closed on the way out."""
+    """End as after Ctrl-C: whatever is open is closed on the way out, which being told again does not cut short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _end(f"Told to end. {_GOES_ON}", Exit.TERMINATED)
 
 

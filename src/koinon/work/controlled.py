@@ -12,7 +12,7 @@ from koinon.core.protocols import Model
 from koinon.core.ranges import positive, whole, whole_or_none
 from koinon.core.types import Batch, Metrics, Passes, Task, Update, Variables
 from koinon.tree import Tree
-from koinon.work.schedules import Constant, LearningRateSchedule
+from koinon.work.schedules import Constant, LearningRateSchedule, check_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class ControlledTraining:
     schedule: LearningRateSchedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
+        check_schedule(self.schedule)
         positive(self, "learning_rate")
         whole(self, "epochs")
         whole_or_none(self, "batch_size", "steps")

@@ -10,7 +10,7 @@ from koinon.core.protocols import Model
 from koinon.core.ranges import whole_or_none
 from koinon.core.types import Batch, Metrics, Passes, Task, Update, Variables
 from koinon.tree import Tree
-from koinon.work.schedules import Constant, LearningRateSchedule
+from koinon.work.schedules import Constant, LearningRateSchedule, check_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class FullGradient:
     schedule: LearningRateSchedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
+        check_schedule(self.schedule)
         whole_or_none(self, "batch_size")
 
     def passes(self) -> Passes:

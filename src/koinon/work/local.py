@@ -16,7 +16,7 @@ from koinon.errors import ConfigurationError
 from koinon.tree import Tree
 from koinon.work.corrections import Correction
 from koinon.work.optimizers import Optimizer, Sgd
-from koinon.work.schedules import Constant, LearningRateSchedule
+from koinon.work.schedules import Constant, LearningRateSchedule, check_schedule
 
 
 class Weighting(Enum):
@@ -44,6 +44,7 @@ class LocalTraining:
     weighting: Weighting = Weighting.EXAMPLES
 
     def __post_init__(self) -> None:
+        check_schedule(self.schedule)
         if not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "apply")):
             raise ConfigurationError(
                 f"LocalTraining.optimizer must be one of koinon's, such as sgd(0.1); found {self.optimizer!r}."

@@ -27,7 +27,7 @@ from koinon.tree import Array, Tree
 from koinon.work.corrections import Correction
 from koinon.work.optimizers import Optimizer, Sgd
 from koinon.work.private_batches import PoissonBatches, PrivateBatches
-from koinon.work.schedules import Constant, LearningRateSchedule
+from koinon.work.schedules import Constant, LearningRateSchedule, check_schedule
 from koinon.work.secret_noise import SECRET_WORDS, Draw, normals, secret_for, words
 
 DROPPED = "dropped"
@@ -65,6 +65,7 @@ class PrivateTraining:
     test_seed: int | None = None
 
     def __post_init__(self) -> None:
+        check_schedule(self.schedule)
         positive(self, "norm", "multiplier")
         if not hasattr(self.batches, "summed"):
             raise ConfigurationError(

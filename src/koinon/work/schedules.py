@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from koinon.core.ranges import positive, share, whole
+from koinon.errors import ConfigurationError
 
 
 class LearningRateSchedule(Protocol):
@@ -14,6 +15,15 @@ class LearningRateSchedule(Protocol):
 
     def factor(self, round: int) -> float:
         """Return the factor for a round, counted from 1."""
+
+
+def check_schedule(schedule: object) -> None:
+    """Refuse what is no schedule of a learning rate. Raises ConfigurationError."""
+    if not hasattr(schedule, "factor"):
+        raise ConfigurationError(
+            f"The schedule of a client's work is its learning rate's, such as Exponential(0.99); found {schedule!r}. When a round opens and "
+            "how long it lasts is the algorithm's: kn.replace(algorithm, schedule=kn.Synchronous(...))."
+        )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def test_who_is_told_to_end_ends_and_goes_on(
         for rounds, process in ((2, fleet.coordinator), (4, fleet.participants["lyon"])):
             fleet.reaches(rounds, 60)
             process.signal(number)
+            if number is signal.SIGTERM:
+                process.signal(number)  # as some supervisors do: to the process, and to its group
             assert process.wait(15) == STATUS[number]
             assert "Traceback" not in process.said()
             assert "run the same line again" in process.said()
