@@ -8,6 +8,7 @@ from dataclasses import replace
 from koinon.errors import FleetError
 from koinon.fleet.participant.connection import Connection, Reach, pinned_authority
 from koinon.fleet.participant.keep import Enrolled, Keep
+from koinon.fleet.wire.certificates import fingerprint
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.signatures import Kind, digest, encoded, signed_text
 
@@ -18,6 +19,12 @@ def enrolled_party(name: str, link: JoinLink, reach: Reach, keep: Keep, say: Cal
     if known is not None:
         if known.name != name:
             raise FleetError(f"{keep.folder} belongs to {known.name!r}. Join as that, or choose another --dir.")
+        pinned = None if known.authority is None else fingerprint(known.authority.encode("ascii"))
+        if link.authority not in (None, pinned):
+            raise FleetError(
+                f"{keep.folder} belongs to the coordinator at {known.url}, and the join link is one of another authority. Take part there "
+                "from another folder (--dir), also if it is the same coordinator with a new authority."
+            )
         return replace(known, url=link.url)
     authority = pinned_authority(link, reach, say)
     connection = Connection(replace(reach, url=link.url, authority=authority), say)
