@@ -132,6 +132,16 @@ def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> 
         assert "No share is opened" in row["lost"][name]
 
 
+def test_one_that_refuses_stops_no_sum_that_the_others_can_open(tmp_path: Path) -> None:
+    """Five of six are enough. That the sixth is still waited for, a quarter of the least time, is for the sake of wrong codes."""
+    with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "6", "ROUNDS": "2"}) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name, environment=odd("unwilling") if name == "tours" else None)
+        fleet.finishes(60)
+        assert [row.get("void") for row in fleet.run()["history"]] == [None, None]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_coordinator_that_dies_as_it_gives_a_sum_up_gives_it_up_once(when: str, tmp_path: Path) -> None:

@@ -248,11 +248,11 @@ class FleetRun:
             return stage.result(stage.settled)
 
     def sealed(self, step: str, silent: Sequence[str]) -> Settled | None:
-        """Wait a moment for clients that a settled stage's sum cannot be opened without; return it once it is void."""
+        """Wait a moment for clients that a settled stage's sum cannot be opened without, if any; return it once it is void."""
         with self._changed:
             stage = self._open
             assert stage is not None and stage.settled is not None, "a sum is opened when its stage is settled"
-            self._handle(events.Sealed(step, tuple(silent), dict(stage.refusals)))
+            self._handle(events.Sealed(step, tuple(silent), dict(stage.refusals)) if silent else events.Unsealed())
             if stage.void is not None:
                 return stage.result(stage.settled)
             self._rest(1.0)

@@ -131,8 +131,8 @@ class SecureRound:
     def opened(self, survivors: Iterable[str], wait: Callable[[str, Sequence[str]], bool]) -> Server | None:
         """Return the protocol's end, at which every mask of the survivors' sum is known; None if it is given up.
 
-        ``wait`` is told the step and who has not spoken in it, and returns when something may have come: False if it is time
-        to give up.
+        ``wait`` is told the step and who has not spoken in it, nobody if enough have and more are waited for a moment only, and
+        returns when something may have come: False if it is time to give up.
         """
         for client in survivors:
             if self._server.stage is Stage.VECTORS:
@@ -141,7 +141,7 @@ class SecureRound:
             self._catch_up()
             if self._may_close():
                 self._close()
-            elif not self._server.enough and not wait(self._server.stage.value, sorted(self._server.waited_for())):
+            elif not self._server.enough and not wait(self._server.stage.value, self._lacking()):
                 return None
         return self._server
 
@@ -154,7 +154,7 @@ class SecureRound:
         """Return whether the step can be closed; a wrong code looks like a right one here, so more than enough are waited for."""
         if self._server.stage is Stage.VECTORS:
             return self._recoverable()
-        if self._server.stage is not Stage.AGREEMENT or self._agreed < quorum(len(self._server.known)):
+        if not self._agreed:
             return False
         if self._until is None:
             self._until = time.monotonic() + _SHARE * self._shortest
@@ -169,8 +169,12 @@ class SecureRound:
         return True
 
     @property
-    def _agreed(self) -> int:
-        return len(self._server.codes)
+    def _agreed(self) -> bool:
+        """Whether enough have agreed to the survivors, if their codes are right: one more that does not makes nothing void."""
+        return self._server.stage is Stage.AGREEMENT and len(self._server.codes) >= quorum(len(self._server.known))
+
+    def _lacking(self) -> list[str]:
+        return [] if self._agreed else sorted(self._server.waited_for())
 
     def _missing(self, asked: set[str]) -> set[str]:
         if self._server.stage is Stage.KEYS:

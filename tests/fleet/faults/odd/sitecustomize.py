@@ -1,7 +1,8 @@
 """Makes one process odd, in a place that no file or socket shows. Python imports this at its start when it is on its path.
 
 ``ODD=mute``: a participant sends its masked updates and never helps to open their sum. ``ODD=lying``: one tells others that it
-agrees to the survivors under codes that are wrong. ``ODD=before`` or ``after``: a coordinator kills itself with -9 just before or after it writes that a stage is void.
+agrees to the survivors under codes that are wrong. ``ODD=unwilling``: one sends its masked updates and says that it will not help
+to open their sum. ``ODD=before`` or ``after``: a coordinator kills itself with -9 just before or after it writes that a stage is void.
 """
 
 import os
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 _ODD = os.environ.get("ODD", "")
 _MODULES = {
     "mute": "koinon.fleet.participant.participant",
+    "unwilling": "koinon.fleet.participant.participant",
     "lying": "koinon.privacy.secure_sum.keys",
     "before": "koinon.fleet.coordinator.ledger",
     "after": "koinon.fleet.coordinator.ledger",
@@ -23,6 +25,13 @@ def _change(module) -> None:
     if _ODD == "mute":
         module.SecureSums.open = lambda self, place, still: None
         sys.modules[module.Exchange.__module__]._WAIT_SECONDS = 1  # it is heard of soon
+        return
+    if _ODD == "unwilling":
+
+        def refused(self, place, still) -> None:
+            raise module.KoinonError("I will not.")
+
+        module.SecureSums.open = refused
         return
     if _ODD == "lying":
         code = module.StandingKey.code
