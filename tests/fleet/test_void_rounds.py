@@ -117,13 +117,18 @@ def test_a_sum_is_not_begun_before_enough_are_here_though_the_schedule_would(tmp
 
 
 def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> None:
-    """Two of six send wrong codes, so the four others refuse: the void round has their word, and does not wait for its deadline."""
-    with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "6", "ROUNDS": "1", "LONGEST": "60"}) as fleet:
+    """Two of six send wrong codes, so the four others refuse: the void round has their word, and does not wait for its deadline.
+
+    Nor is a run used up so: after three of them it rests.
+    """
+    with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "6", "ROUNDS": "5", "LONGEST": "60"}) as fleet:
         fleet.serve()
         for name in NAMES:
             fleet.join(name, environment=odd("lying") if name in ("nice", "tours") else None)
         fleet.until("the round is void", lambda: fleet.run()["history"], 40)
         row = fleet.run()["history"][0]
+        fleet.until("the run rests", lambda: "without them" in (fleet.run()["waits_for"] or ""), 40)
+        assert len(fleet.run()["history"]) == 3
     assert row["void"]["train"] == (
         "lyon, metz, paris, rome did not go on and said why before the sum was opened, which takes 5 clients: nothing of it is known"
     )

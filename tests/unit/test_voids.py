@@ -14,7 +14,7 @@ from koinon.fleet.coordinator import tables
 from koinon.fleet.coordinator.ledger import Ledger, StageRow
 from koinon.fleet.coordinator.machine import SILENT
 from koinon.fleet.coordinator.store import FleetStore
-from koinon.fleet.coordinator.voids import Voids, void_reason
+from koinon.fleet.coordinator.voids import UNWILLING, Voids, void_reason
 from koinon.fleet.service.rounds import Rounds
 
 GOOD = RoundRecord(1, 3, {}, {}, 0.1, lost={"nice": SILENT})
@@ -32,6 +32,14 @@ def test_three_in_a_row_are_too_many() -> None:
     assert after(VOID, VOID, VOID, VOID).awaited == ("nice",)
     assert after(VOID, VOID, GOOD, VOID) == Voids(1, ("nice",))
     assert after(VOID, VOID, VOID, UNJUDGED) == Voids(), "an evaluation without a result does not make a round void"
+
+
+def test_a_run_rests_for_want_of_the_unwilling_too() -> None:
+    """Else who makes the others refuse, by wrong codes, has used up its rounds before anybody looks."""
+    void = RoundRecord(
+        2, 3, {}, {}, 0.1, lost={"nice": UNWILLING + "wrong codes", "rome": "failed: no"}, void={"train": "void"}
+    )
+    assert after(void, void, void).awaited == ("nice",)
 
 
 def test_what_is_said_names_five() -> None:

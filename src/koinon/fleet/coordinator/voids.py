@@ -9,13 +9,15 @@ from koinon.core.events import RoundRecord
 from koinon.core.types import Purpose
 from koinon.fleet.coordinator.machine import SILENT
 
+UNWILLING = "did not help to open the sum: "
+"""What the reason begins with of a client that has said why it does not."""
 _MOST = 3  # after which the run rests
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Voids:
-    """The void rounds since the last with a result, and the parties that the last of them lacked."""
+    """The void rounds since the last with a result, and the parties that the last of them lacked: silent, or unwilling."""
 
     count: int = 0
     missing: tuple[str, ...] = ()
@@ -24,7 +26,8 @@ class Voids:
         """Return what it becomes with a finished round."""
         if Purpose.TRAIN.value not in record.void:
             return Voids()
-        return Voids(self.count + 1, tuple(name for name, why in record.lost.items() if why == SILENT))
+        lacked = (name for name, why in record.lost.items() if why == SILENT or why.startswith(UNWILLING))
+        return Voids(self.count + 1, tuple(lacked))
 
     @property
     def awaited(self) -> tuple[str, ...]:
