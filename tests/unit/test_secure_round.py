@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import koinon as kn
 from koinon.core.types import Purpose
+from koinon.fleet.coordinator.ledger import Ledger
 from koinon.fleet.coordinator.mailbox import SERVER, Letter, Mailbox
+from koinon.fleet.coordinator.members import Member
+from koinon.fleet.coordinator.payload import Expected
+from koinon.fleet.coordinator.run import Cancelled, FleetRun
 from koinon.fleet.coordinator.secure_sum import Office, SecureRound
+from koinon.fleet.coordinator.spool import Spool
+from koinon.fleet.coordinator.stage import StageJob
 from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.wire.signatures import OwnKey, PublicKey, digest, encoded, signed_text
 from koinon.privacy.secure_sum import client as half
@@ -217,6 +226,53 @@ def test_when_too_few_share_everybody_begins_anew(office: Office, parties: list[
         party.begin(1)
     assert not secure.turn(KEYS, 60.0, 18.0)
     assert SecureRound(office, terms, 3).attempt == 1
+
+
+def test_those_who_are_left_while_shares_are_dealt_begin_anew(
+    office: Office, parties: list[Party], tmp_path: Path
+) -> None:
+    """Of five that sent keys four must share. Two are revoked; three are enough to begin with, so the round is not void."""
+    for party in parties:
+        party.begin()
+    secure = SecureRound(office, terms, 3)
+    expected = Expected.of(kn.fedavg(kn.sgd(0.1)), {"params": {"w": np.ones(1, np.float32)}})
+    job = StageJob(
+        3,
+        Purpose.TRAIN,
+        "a" * 64,
+        100,
+        5,
+        lambda client: np.zeros(2, np.uint32),
+        expected,
+        3,
+        newcomers=False,
+        secure=secure,
+    )
+    with FleetStore.open(tmp_path / "run") as store:
+        ledger, schedule = Ledger(store, "r-1"), kn.Synchronous(clients=3, shortest=60.0, longest=60.0)
+        run = FleetRun("r-1", schedule, ledger, Spool(ledger.folder / "spool"), time.monotonic)
+        for name in KEYS:
+            run.join(Member(name, name, 4, 0))
+
+        def drive() -> None:
+            with suppress(Cancelled):
+                run.settled(job, list(KEYS), [])
+
+        thread = threading.Thread(target=drive)
+        thread.start()
+        ends = time.monotonic() + 20
+        while secure.least is None and time.monotonic() < ends:
+            time.sleep(0.01)
+        for party in parties[:3]:
+            party.answer(Stage.KEYS, Stage.SHARES)
+        run.revoke("c-4")
+        run.revoke("c-5")
+        while thread.is_alive() and secure.attempt == 0 and time.monotonic() < ends:
+            time.sleep(0.01)
+        open_still, attempt = run.snapshot()[0].stage is not None, secure.attempt
+        run.cancel()
+        thread.join(10)
+    assert (open_still, attempt) == (True, 1)
 
 
 def test_what_is_no_message_is_left_out(office: Office, parties: list[Party]) -> None:

@@ -377,7 +377,8 @@ class FleetRun:
         left = self._state.terms.longest if now.deadline is None and not self._state.paused else self._due()
         if secure.turn(now.of(Standing.ASKED), left, self._clock()):
             self._notices.tell(stage.asked)
-        return events.Needed(secure.least or now.least, stage.job.lapses or secure.sharers is not None)
+        shared = secure.sharers is not None  # before, those that are left begin anew, and fewer will do
+        return events.Needed((secure.least if shared else None) or stage.job.least, stage.job.lapses or shared)
 
     def _awaited(self, job: StageJob) -> dict[str, str]:
         """Return who has to come back before a round begins after so many that came to nothing."""
