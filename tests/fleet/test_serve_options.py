@@ -143,13 +143,18 @@ def test_the_operator_calls_from_any_folder_by_the_address_on_this_machine(tmp_p
         assert "trying again" not in said, "standard output is for the object alone"
 
 
-def test_a_sum_of_more_than_a_round_draws_is_refused_before_anything_is_served(tmp_path: Path) -> None:
-    app = "replace(app, algorithm=replace(app.algorithm, sampler=kn.Uniform(2)))"
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        (2, r"Uniform\(size=2\) draws 2 clients a round, and SecureSum\(\) adds up at least 3"),
+        (9, r"A round opens when 4 clients are here \(schedule.clients\), and that is too few: .* schedule="),
+    ],
+)
+def test_a_draw_that_makes_no_round_is_refused_before_anything_is_served(tmp_path: Path, drawn: int, said: str) -> None:
+    app = f"replace(app, algorithm=replace(app.algorithm, sampler=kn.Uniform({drawn})))"
     lines = ("from dataclasses import replace", "import koinon as kn", "from fleet.void_app import app", f"app = {app}")
     (tmp_path / "few.py").write_text("\n".join(lines))
-    with pytest.raises(
-        ConfigurationError, match=r"Uniform\(size=2\) draws 2 clients a round, and SecureSum\(\) adds up at least 3"
-    ):
+    with pytest.raises(ConfigurationError, match=said):
         _served(tmp_path / "few.py", [], lambda event: None)
 
 

@@ -147,19 +147,19 @@ def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
     resolved = _without_data(*change(load(file), changes))
     algorithm = resolved.plan.algorithm
     least, step = least_present(algorithm), hiding(algorithm)
-    drawn = algorithm.sampler.largest(least)
-    if step is not None and drawn < step.least:
-        raise ConfigurationError(
-            f"{algorithm.sampler!r} draws {drawn} clients a round, and {step!r} adds up at least {step.least}: no round could be made. "
-            "Draw more, or lower least to no less than 3."
-        )
     try:
+        drawn = algorithm.sampler.largest(least)
         algorithm.aggregator.values(drawn)
     except (ConfigurationError, CompositionError) as error:
         raise ConfigurationError(
             f"A round opens when {least} clients are here (schedule.clients), and that is too few: {error} "
             "Set it: kn.replace(algorithm, schedule=kn.Synchronous(clients=...))."
         ) from error
+    if step is not None and drawn < step.least:
+        raise ConfigurationError(
+            f"{algorithm.sampler!r} draws {drawn} clients a round, and {step!r} adds up at least {step.least}: no round could be made. "
+            "Draw more, or lower least to no less than 3."
+        )
     return ServedApp(
         name=file.stem,
         agreement=resolved.agreement(),

@@ -1,8 +1,8 @@
 """The cryptography that the secure sum stands on, all of it from the package `cryptography`.
 
 X25519 (RFC 7748), HKDF-SHA-256 (RFC 5869), AES-256-GCM, AES-256 in counter mode (NIST SP 800-38A, with the counter of
-SP 800-38D). Every key has one use:
-its role, the transcript and who is at its ends are in its derivation.
+SP 800-38D). Every key has one use: its role, the transcript and who is at its ends are in its derivation, but for the key of a
+pair's codes, which stands: they are in what it codes.
 """
 
 from __future__ import annotations
