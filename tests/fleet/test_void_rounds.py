@@ -116,6 +116,23 @@ def test_a_sum_is_not_begun_before_enough_are_here_though_the_schedule_would(tmp
         assert all(row["cohort"] >= 3 and "void" not in row for row in fleet.run()["history"])
 
 
+def test_draws_of_those_who_were_revoked_do_not_use_up_a_run(tmp_path: Path) -> None:
+    """Three of six are left, and three are drawn: of 20 draws 19 have somebody revoked in them, and of two no sum is made."""
+    given = {"HERE": "3", "DRAWN": "3", "ROUNDS": "4"}
+    with Fleet(tmp_path, APP, serve=("--stay",), environment=given) as fleet:
+        fleet.serve()
+        fleet.admin("POST", f"/v1/admin/runs/{fleet.run()['run']}/pause", {})
+        for name in NAMES:
+            fleet.join(name)
+        joined(fleet, len(NAMES))
+        for client in fleet.run()["clients"][::2]:
+            fleet.admin("POST", f"/v1/admin/clients/{client['client']}/revoke", {})
+        fleet.admin("POST", f"/v1/admin/runs/{fleet.run()['run']}/resume", {})
+        fleet.until("four rounds are over", lambda: len(fleet.run()["history"]) == 4, 60)
+        # the first may have been drawn before anybody was revoked
+        assert not any("train" in row.get("void", {}) for row in fleet.run()["history"][1:])
+
+
 def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> None:
     """Two of six send wrong codes, so the four others refuse: the void round has their word, and does not wait for its deadline.
 

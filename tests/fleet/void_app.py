@@ -21,6 +21,7 @@ app = kn.App(
     clients={name: examples(name) for name in NAMES},
     algorithm=replace(
         kn.fedavg(kn.sgd(0.05), batch_size=4, channel=(kn.Clip(1.0), kn.SecureSum())),
+        sampler=kn.Uniform(int(os.environ["DRAWN"])) if "DRAWN" in os.environ else kn.All(),
         schedule=kn.Synchronous(
             clients=int(os.environ.get("HERE", "4")), quorum=0.5, shortest=seconds, longest=seconds, retries=0
         ),

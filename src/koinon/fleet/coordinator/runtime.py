@@ -144,7 +144,7 @@ class FleetRuntime:
         """Return a stage that is over and, if its updates are hidden, their sum: nothing else is over without it but the void."""
         secure, run = stage.secure, self._run
         if isinstance(secure, SecureRound):
-            return self._unmasked(secure, run.settled(stage, draw, []))
+            return self._unmasked(secure, run.settled(stage, self._living(stage, draw, reserve), []))
         while True:
             settled = run.settled(stage, draw, reserve)
             if secure is None or settled.void is not None:
@@ -155,6 +155,14 @@ class FleetRuntime:
                 return settled, found
             run.ledger.forget_stage(stage.round, stage.purpose)
             secure.begin_anew()
+
+    def _living(self, stage: StageJob, draw: Sequence[str], reserve: Sequence[str]) -> Sequence[str]:
+        """Return a draw with others in the place of the revoked, as long as nobody is asked yet and no privacy hangs on who is drawn."""
+        if self._training.releases is not None or self._run.ledger.stage(stage.round, stage.purpose) is not None:
+            return draw
+        revoked = self._run.snapshot()[0].revoked
+        others = (client for client in reserve if client not in revoked)
+        return [next(others, client) if client in revoked else client for client in draw]
 
     def _any_revoked(self, clients: set[str]) -> bool:
         return bool(self._run.snapshot()[0].revoked & clients)
