@@ -19,13 +19,15 @@ _IDLE_S = 120
 class Wire:
     """Relays connections to ``upstream``; ``spoil`` sees every piece that goes up and returns what goes on.
 
-    ``spoil`` may sleep, change bytes, or return None to cut the connection. ``cut()`` cuts all connections and
+    ``answers`` does so for what comes down. ``spoil`` may sleep, change bytes, or return None to cut the connection. ``cut()`` cuts all connections and
     refuses new ones until ``mend()``.
     """
 
-    def __init__(self, upstream: int, spoil: Callable[[bytes], bytes | None]) -> None:
+    def __init__(
+        self, upstream: int, spoil: Callable[[bytes], bytes | None], answers: Callable[[bytes], bytes | None] = bytes
+    ) -> None:
         self.upstream = upstream
-        self._spoil = spoil
+        self._spoil, self._answers = spoil, answers
         self.whole = True
         self._ends: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -72,7 +74,7 @@ class Wire:
             with self._lock:
                 self._ends |= {near, far}
             threading.Thread(target=self._pump, args=(near, far, self._spoil), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, bytes), daemon=True).start()
+            threading.Thread(target=self._pump, args=(far, near, self._answers), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, spoil: Callable[[bytes], bytes | None]) -> None:
         try:
