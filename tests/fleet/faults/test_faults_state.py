@@ -1,5 +1,6 @@
 """What a client keeps between rounds, when it hears late or never how a round ended."""
 
+import threading
 from pathlib import Path
 
 from fleet.faults.app import NAMES
@@ -20,16 +21,16 @@ def test_a_state_that_counted_is_kept_though_its_client_was_away_when_that_becam
         Fleet(tmp_path, app, changes=CHANGES, serve=("--stay",), environment=STATEFUL) as fleet,
         Wire(fleet.port, lambda piece: last_words(piece), lambda piece: answered(piece)) as wire,
     ):
-        said: list[bytes] = []
+        sent, cut = threading.Event(), threading.Event()
 
-        def last_words(piece: bytes) -> bytes | None:
+        def last_words(piece: bytes) -> bytes:
             if b"/rounds/2/train/update?" in piece:
-                said.append(piece)
+                sent.set()
             return piece
 
         def answered(piece: bytes) -> bytes | None:
-            if said:  # its update is counted, and it does not hear so
-                said.clear()
+            if sent.is_set() and not cut.is_set():  # its update is counted, and it does not hear so
+                cut.set()
                 wire.cut()
             return piece if wire.whole else None
 
