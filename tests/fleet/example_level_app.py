@@ -19,7 +19,8 @@ app = kn.App(
     model=logistic_regression(5),
     clients={name: examples(name) for name in NAMES},
     algorithm=kn.replace(
-        kn.fedavg(schedule=kn.Synchronous(clients=3)),
+        kn.fedavg(),
+        schedule=kn.Synchronous(clients=3),
         work=kn.PrivateTraining(multiplier=1.0, batches=kn.ShuffledBatches(size=8)),
     ),
     stop=kn.Stop(rounds=4),
