@@ -19,8 +19,8 @@ _IDLE_S = 120
 class Wire:
     """Relays connections to ``upstream``; ``spoil`` sees every piece that goes up and returns what goes on.
 
-    ``answers`` does so for what comes down. ``spoil`` may sleep, change bytes, or return None to cut the connection. ``cut()`` cuts all connections and
-    refuses new ones until ``mend()``.
+    ``answers`` does so for what comes down. Both may sleep, change bytes, or return None to cut the connection. ``cut()``
+    cuts all connections and refuses new ones until ``mend()``.
     """
 
     def __init__(

@@ -12,7 +12,8 @@ class Open:
     """A stage is to be asked for.
 
     ``draw`` are the sampler's clients; ``reserve`` others in the order they may replace them, to whom ``newcomers`` may
-    be added; one that is ``closed`` to others is void at once when too few of these are left. Fewer updates that can be added than ``least`` are of no use, nor are any without those of ``essential``.
+    be added; one that is ``closed`` to others is void at once when too few of these are left. Fewer updates that can be
+    added than ``least`` are of no use, nor are any without those of ``essential``.
     A stage that ``lapses`` is void when too few have answered in time, where another waits for more. Nobody is asked
     before those of ``awaited`` (client -> name) are back. ``asked``, ``target`` and ``answered`` are what an earlier
     process wrote down of this very stage.
