@@ -164,6 +164,26 @@ def test_one_that_refuses_stops_no_sum_that_the_others_can_open(tmp_path: Path) 
         assert [row.get("void") for row in fleet.run()["history"]] == [None, None]
 
 
+def test_who_has_refused_is_not_called_silent_by_a_coordinator_that_starts_again(tmp_path: Path) -> None:
+    """Each says so once. Another is silent, so the sum waits for its deadline, and the coordinator dies before that."""
+    unjudged = {"HERE": "6", "ROUNDS": "1", "LONGEST": "8", "SIZES": "1 1 1 1 1 1"}
+    with Fleet(tmp_path, APP, serve=("--stay",), environment=unjudged) as fleet:
+        fleet.serve()
+        for name, how in zip(NAMES, ("", "", "lying", "", "", "mute"), strict=True):
+            fleet.join(name, environment=odd(how) if how else None)
+        willing = ("lyon", "metz", "paris", "rome")
+        told = fleet.coordinator.said
+        fleet.until("they refuse", lambda: all(f"{name} cannot answer in round 1" in told() for name in willing), 60)
+        fleet.coordinator.kill()
+        fleet.serve()
+        fleet.until("the round is void", lambda: fleet.run()["history"], 40)
+        row = fleet.run()["history"][0]
+    for name in willing:
+        assert row["lost"][name].startswith("did not help to open the sum: "), row["lost"]
+    assert row["lost"]["tours"] == "fell silent before the sum was opened"
+    assert row["void"]["train"].startswith("tours fell silent, and lyon, metz, paris, rome did not go on and said why")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_coordinator_that_dies_as_it_gives_a_sum_up_gives_it_up_once(when: str, tmp_path: Path) -> None:

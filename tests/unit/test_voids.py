@@ -78,6 +78,7 @@ def test_a_stage_is_read_back_as_it_was_written(tmp_path: Path) -> None:
             StageRow("model", ("a", "b"), 2, None, {}),
             StageRow("model", ("a", "b"), 2, None, {}, drawn=("a", "b", "c")),
             StageRow("model", ("a", "b"), 0, (), {"a": "void", "b": SILENT}, "void", ("a", "b", "c")),
+            StageRow("model", ("a", "b"), 1, ("a",), {"b": "late"}, refusals={"a": UNWILLING + "wrong codes"}),
             StageRow("model", (), 0, (), {}, "void"),
         ):
             ledger.write_stage(3, Purpose.TRAIN, row)

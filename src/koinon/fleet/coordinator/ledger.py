@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -62,6 +62,7 @@ class StageRow:
     lost: Mapping[str, str]
     void: str | None = None  # why a settled stage has no result
     drawn: tuple[str, ...] = ()  # where updates are hidden: what they are hidden under was agreed on for so many
+    refusals: Mapping[str, str] = field(default_factory=dict)  # why clients do not help to open a settled stage's sum
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,15 @@ class Ledger:
             row = rows.execute(_STAGE, at).first()
         if row is None:
             return None
-        settled = None if row.settled is None else json.loads(row.settled)
-        made, lost = (None, {}) if settled is None else (tuple(settled["clients"]), settled["lost"])
-        void, known = None if settled is None else settled.get("void"), json.loads(row.asked)
+        known, settled = json.loads(row.asked), json.loads(row.settled or "{}")
         asked, drawn = (known["asked"], known["drawn"]) if isinstance(known, dict) else (known, ())
-        return StageRow(row.model, tuple(asked), row.target, made, lost, void, tuple(drawn))
+        made, lost = tuple(settled["clients"]) if settled else None, settled.get("lost", {})
+        over = (made, lost, settled.get("void"), tuple(drawn), settled.get("refusals", {}))
+        return StageRow(row.model, tuple(asked), row.target, *over)
 
     def write_stage(self, round: int, purpose: Purpose, row: StageRow) -> None:
         """Write whom a stage asks, and once settled whose updates made it."""
-        over = {"clients": row.settled, "lost": dict(row.lost), "void": row.void}
+        over = {"clients": row.settled, "lost": dict(row.lost), "void": row.void, "refusals": dict(row.refusals)}
         settled = None if row.settled is None else json.dumps(over)
         values = {
             "run": self._run,

@@ -27,7 +27,7 @@ from koinon.fleet.coordinator.notices import Notices
 from koinon.fleet.coordinator.spool import Chunk, Spool, Upload
 from koinon.fleet.coordinator.stage import OpenStage, Settled, StageJob, refuse_what_cannot_be_added
 from koinon.fleet.coordinator.trouble import Trouble
-from koinon.fleet.coordinator.voids import UNWILLING, Voids
+from koinon.fleet.coordinator.voids import Voids
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import PublicKey
@@ -174,7 +174,7 @@ class FleetRun:
             self.figures.heard(client)
             self.figures.failed(client, reason)
             if stage.settled is not None:
-                stage.refusals[client] = UNWILLING + reason
+                stage.refuse(client, reason)
             self._handle(events.Failed(client, reason))
 
     def revoke(self, client: str) -> None:

@@ -19,7 +19,7 @@ from koinon.fleet.coordinator.members import Members
 from koinon.fleet.coordinator.payload import Expected, Received
 from koinon.fleet.coordinator.secure_sum import SecureRound
 from koinon.fleet.coordinator.spool import Spool, Upload
-from koinon.fleet.coordinator.voids import void_reason
+from koinon.fleet.coordinator.voids import UNWILLING, void_reason
 from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import PublicKey, decoded, signed_text
@@ -105,7 +105,7 @@ class OpenStage:
             if commit is not None and upload.complete:
                 self.commits[client] = commit
         if row.settled is not None and all(client in self.commits for client in row.settled):
-            self.settled, self.void = Settle(row.settled, row.lost), row.void
+            self.settled, self.void, self.refusals = Settle(row.settled, row.lost), row.void, dict(row.refusals)
 
     def takes(self, round: int, purpose: Purpose, *, opening: bool) -> bool:
         """Return whether it is this stage, and open; or, if ``opening`` will do, settled while its masked sum is opened."""
@@ -126,12 +126,22 @@ class OpenStage:
 
     def settle(self, command: Settle, void: str | None = None) -> None:
         """Write down whose updates make the stage, or why it is ``void``."""
-        job, clients = self.job, command.clients
-        row = StageRow(job.model, self.asked, len(clients), clients, command.lost, void, self.drawn)
-        self._ledger.write_stage(job.round, job.purpose, row)
+        self._write_settled(command, void, self.refusals)
         self.settled, self.void = command, void
         for client, why in command.lost.items():
             self._figures.failed(client, why)
+
+    def refuse(self, client: str, reason: str) -> None:
+        """Write down that a client does not help to open the settled stage's sum: it says so once, to whoever serves."""
+        assert self.settled is not None, "there is no sum to be opened before"
+        refusals = {**self.refusals, client: UNWILLING + reason}
+        self._write_settled(self.settled, self.void, refusals)
+        self.refusals = refusals
+
+    def _write_settled(self, over: Settle, void: str | None, refusals: Mapping[str, str]) -> None:
+        job, clients = self.job, over.clients
+        row = StageRow(job.model, self.asked, len(clients), clients, over.lost, void, self.drawn, refusals)
+        self._ledger.write_stage(job.round, job.purpose, row)
 
     def lapse(self, command: Void) -> None:
         """Settle without anybody: not even those who answered make anything."""
