@@ -92,6 +92,21 @@ def test_the_key_holder_decrypts_the_sum_of_the_simulation_whoever_dies(
         assert [entry["commit"]["weight"] for entry in receipt["train"]] == [1] * 4
 
 
+@pytest.mark.parametrize("noise", [{}, {"NOISE": "1"}])
+def test_a_draw_of_too_few_is_void_as_in_simulation(noise: dict[str, str], tmp_path: Path, holder: Holder) -> None:
+    """Under noise nobody may take the place of one that was not drawn, so the run would wait for ever."""
+    coins = {"COINS": "1", "ROUNDS": "8", **noise}
+    with federation(tmp_path, holder, parties=(), **coins) as fleet:
+        for count, name in enumerate(NAMES, 1):  # a coin is that of a place among the members
+            fleet.join(name)
+            fleet.until(f"{count} have joined", lambda count=count: len(fleet.run()["clients"]) == count, 30)
+        digest = fleet.finishes(60)
+        void = [row["void"]["train"] for row in fleet.run()["history"] if "void" in row]
+    assert 0 < len(void) < 8
+    assert all(why.endswith("drawn, and the sum takes 3: nobody was asked") for why in void)
+    assert digest == simulated(APP, tmp_path, (), {"HOLDER": holder.key, **coins})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["coordinator", "lyon", "keyholder"])
 def test_who_dies_and_comes_back_changes_nothing(victim: str, tmp_path: Path, holder: Holder) -> None:

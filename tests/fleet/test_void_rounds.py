@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,26 @@ def test_draws_of_those_who_were_revoked_do_not_use_up_a_run(tmp_path: Path) -> 
         fleet.until("four rounds are over", lambda: len(fleet.run()["history"]) == 4, 60)
         # the first may have been drawn before anybody was revoked
         assert not any("train" in row.get("void", {}) for row in fleet.run()["history"][1:])
+
+
+def test_a_draw_of_too_few_is_void_as_in_simulation(tmp_path: Path) -> None:
+    coins = {"HERE": "6", "COIN": "0.4", "ROUNDS": "12"}
+    with Fleet(tmp_path, APP, serve=("--stay",), environment=coins) as fleet:
+        fleet.serve()
+        for count, name in enumerate(NAMES, 1):  # a coin is that of a place among the members
+            fleet.join(name)
+            joined(fleet, count)
+        digest = fleet.finishes(60)
+        history = fleet.run()["history"]
+    one = Process("simulation", ("run", str(APP), "--out", "kept"), tmp_path, environment=coins).start()
+    assert one.wait(60) == 0, one.said()
+    assert digest in one.said()
+    journal = sqlite3.connect(f"file:{tmp_path / 'kept' / 'journal.sqlite'}?mode=ro", uri=True)
+    with closing(journal):
+        rows = [json.loads(row) for (row,) in journal.execute("SELECT record FROM rounds WHERE record IS NOT NULL")]
+    told = [(row["cohort"], row.get("void"), row["lost"]) for row in rows]
+    assert told == [(row["cohort"], row.get("void"), row["lost"]) for row in history]
+    assert 0 < sum(void is not None for _, void, _ in told) < 12
 
 
 def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ def examples(name):
     return dict(zip(NAMES, linear.clients(SIZES).values(), strict=True))[str(name)]
 
 
+drawn = kn.Uniform(int(os.environ["DRAWN"])) if "DRAWN" in os.environ else kn.All()
+if "COIN" in os.environ:
+    drawn = kn.Poisson(float(os.environ["COIN"]))
 seconds = float(os.environ.get("LONGEST", "4"))
 app = kn.App(
     model=linear.LinearModel(),
     clients={name: examples(name) for name in NAMES},
     algorithm=replace(
         kn.fedavg(kn.sgd(0.05), batch_size=4, channel=(kn.Clip(1.0), kn.SecureSum())),
-        sampler=kn.Uniform(int(os.environ["DRAWN"])) if "DRAWN" in os.environ else kn.All(),
+        sampler=drawn,
         schedule=kn.Synchronous(
             clients=int(os.environ.get("HERE", "4")), quorum=0.5, shortest=seconds, longest=seconds, retries=0
         ),

@@ -17,7 +17,7 @@ from scipy import special
 
 import koinon as kn
 import linear
-from koinon.app import App, resolve
+from koinon.app import App, party, resolve
 from koinon.cli.commands import check_app
 from koinon.core.protocols import Offers
 from koinon.core.types import Payload, Purpose
@@ -342,7 +342,7 @@ class Engine:
 def test_who_is_killed_after_its_noisy_vector_was_made_sends_that_very_vector(tmp_path: Path) -> None:
     algorithm = kn.fedavg(kn.sgd(0.05), channel=channel(0.5))
     app = App(model=linear.LinearModel(), clients=linear.clients((6,)), algorithm=algorithm, holdout=0.0)
-    training, written = resolve(app).program(), list[Any]()
+    training, written = resolve(app, data=party(app, "site-0", None)).program(), list[Any]()
     value = {"params": {"w": np.zeros(2, np.float32), "b": np.float32(0)}, "state": {"batches": np.float32(0)}}
     terms = terms_of(algorithm, "r-1", 1, Purpose.TRAIN, 0, value=value, cohort=4)
     parties = [f"c{i}" for i in range(4)]

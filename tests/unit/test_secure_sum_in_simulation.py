@@ -12,15 +12,18 @@ import pytest
 import koinon as kn
 import linear
 from koinon.errors import CompositionError, ConfigurationError
+from koinon.round.hidden import too_few_drawn
 from koinon.runtimes.local import Local
 
 CHANNEL = (kn.Clip(1.0), kn.SecureSum())
 
 
-def fit(sizes: tuple[int, ...] = (6, 9, 12, 7), channel: tuple[Any, ...] = CHANNEL, **options: Any) -> Any:
-    algorithm = kn.fedavg(kn.sgd(0.05), channel=channel)
+def fit(
+    sizes: tuple[int, ...] = (6, 9, 12, 7), channel: tuple[Any, ...] = CHANNEL, cohort: Any = None, rounds: int = 3, **options: Any
+) -> Any:  # fmt: skip
+    algorithm = kn.fedavg(kn.sgd(0.05), channel=channel, cohort=cohort)
     clients = dict(list(linear.clients(sizes).items()))
-    return kn.fit(linear.LinearModel(), clients, algorithm, stop=kn.Stop(rounds=3), **options)
+    return kn.fit(linear.LinearModel(), clients, algorithm, stop=kn.Stop(rounds=rounds), **options)
 
 
 def test_it_learns_what_the_clear_sum_learns() -> None:
@@ -56,9 +59,46 @@ def test_a_client_that_weighs_too_much_is_named() -> None:
         fit(channel=(kn.Clip(1.0), kn.SecureSum(largest_weight=8)))
 
 
-def test_too_few_are_never_added_up() -> None:
-    with pytest.raises(ConfigurationError, match="at least 3 clients, and this round has 2"):
-        fit((6, 9))
+@pytest.mark.parametrize("sampler", [kn.All(), kn.Poisson(0.9), kn.Uniform(2)])
+def test_an_app_whose_rounds_can_never_be_added_up_is_refused(sampler: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"draws 2 clients a round, and SecureSum\(\) adds up at least 3"):
+        fit((6, 9), cohort=sampler)
+
+
+def test_too_few_updates_that_can_be_added_are_never_added_up() -> None:
+    """Of three clients one diverges: no sum of two is shown, and the words are not those of a draw."""
+    clients = {**linear.clients((6, 9)), "odd": (np.full((5, 2), 1e30, np.float32), np.zeros(5, np.float32))}
+    algorithm = kn.fedavg(kn.sgd(0.05), channel=CHANNEL)
+    with pytest.raises(ConfigurationError, match="at least 3 clients, and this round has 2 .* odd cannot be added"):
+        kn.fit(linear.LinearModel(), clients, algorithm, stop=kn.Stop(rounds=1), engine="reference")
+
+
+DRAWS = (0, 1, 2, 3, 4)  # of four clients; each is drawn within 40 rounds
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"engine": "reference"}, {"runtime": "processes", "workers": 2}, {"simulate": "protocol", "engine": "reference"}],
+)  # fmt: skip
+def test_a_draw_of_too_few_is_void_as_between_institutions(options: dict[str, Any]) -> None:
+    options = dict(options)
+    channel = (kn.Clip(1.0), kn.SecureSum(simulate=options.pop("simulate", "ideal")))
+    run = fit(channel=channel, cohort=kn.Poisson(0.5), rounds=40, **options)
+    reasons = {record.void.get("train") for record in run.history}
+    assert reasons == {None, *(why for why in map(too_few_drawn, DRAWS[:3], [3] * 3))}
+    for record in run.history:
+        assert (record.cohort == 0) == ("train" in record.void) == ("train_loss" not in record.figures)
+        assert "loss" in record.figures, "the model that stayed is judged"
+    assert run.digest == fit(cohort=kn.Poisson(0.5), rounds=40).digest
+
+
+def test_a_void_draw_is_charged() -> None:
+    pytest.importorskip("dp_accounting", reason="needs koinon[privacy]")
+    noisy = (*CHANNEL, kn.GaussianNoise(multiplier=2.0))
+    run = fit(channel=noisy, cohort=kn.Poisson(0.4), rounds=12, engine="reference", privacy_test_mode=True)
+    assert 0 < sum("train" in record.void for record in run.history) < 12
+    assert run.privacy is not None
+    assert run.privacy.rounds == 12
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from koinon.fleet.service.settings import OPERATOR_FILE, ServedApp, Settings
 from koinon.fleet.wire.link import JoinLink
 from koinon.privacy.hiding import hiding, least_present
 from koinon.report.tracking.choose import sinks
+from koinon.round.hidden import check_drawn
 
 _OPERATOR_SECONDS = 5.0  # for what is on the same machine
 
@@ -146,20 +147,15 @@ def _require(algorithm: Algorithm) -> None:
 def _served(file: Path, changes: Sequence[str], listen: Listener) -> ServedApp:
     resolved = _without_data(*change(load(file), changes))
     algorithm = resolved.plan.algorithm
-    least, step = least_present(algorithm), hiding(algorithm)
+    least = least_present(algorithm)
     try:
-        drawn = algorithm.sampler.largest(least)
-        algorithm.aggregator.values(drawn)
+        algorithm.aggregator.values(algorithm.sampler.largest(least))
     except (ConfigurationError, CompositionError) as error:
         raise ConfigurationError(
             f"A round opens when {least} clients are here (schedule.clients), and that is too few: {error} "
             "Set it: kn.replace(algorithm, schedule=kn.Synchronous(clients=...))."
         ) from error
-    if step is not None and drawn < step.least:
-        raise ConfigurationError(
-            f"{algorithm.sampler!r} draws {drawn} clients a round, and {step!r} adds up at least {step.least}: no round could be made. "
-            "Draw more, or lower least to no less than 3."
-        )
+    check_drawn(algorithm, least)
     return ServedApp(
         name=file.stem,
         agreement=resolved.agreement(),

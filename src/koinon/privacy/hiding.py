@@ -21,6 +21,10 @@ class Hiding(Protocol):
         """The fewest clients whose sum may be known."""
 
     @property
+    def fewest(self) -> int:
+        """What ``least`` may be at the lowest."""
+
+    @property
     def ideal(self) -> bool:
         """Whether a simulation computes what its messages would leave, and sends none."""
 

@@ -15,6 +15,7 @@ from koinon.core.protocols import Aggregator, Needs
 from koinon.core.types import Job, Partial, Rows
 from koinon.errors import CompositionError, DivergedError
 from koinon.privacy.sampling import AccountedSampler
+from koinon.round.hidden import check_drawn
 from koinon.tree import Array, Tree
 
 
@@ -126,7 +127,11 @@ def _column(chunks: Sequence[Rows], name: str) -> Array:
 
 
 def ready(algorithm: Algorithm, names: Sequence[str]) -> None:
-    """Raise CompositionError unless a usual cohort of the clients ``names`` is what the aggregator needs."""
+    """Raise CompositionError unless a usual cohort of the clients ``names`` is what the aggregator needs.
+
+    Raises ConfigurationError if none of them is ever large enough for a sum that hides its clients.
+    """
+    check_drawn(algorithm, len(names))
     sampler, aggregator = algorithm.sampler, algorithm.aggregator
     usual: float = sampler.largest(len(names))
     if isinstance(sampler, AccountedSampler):

@@ -30,6 +30,7 @@ from koinon.engines.catalogue import ENGINES
 from koinon.errors import ConfigurationError, KoinonError, WorkerError
 from koinon.round.batches import step_counts
 from koinon.round.evaluation import EVALUATION
+from koinon.round.hidden import void_draw
 from koinon.round.settle import grouped, merge
 from koinon.runtimes.environment import settings
 from koinon.runtimes.parcel import Parcel, receive, send
@@ -75,6 +76,8 @@ class Processes:
 
     def round(self, plan: Plan, job: Job, states: Tree) -> Partial:
         """Return the round's total; every chunk's integers are added in chunk order."""
+        if (void := void_draw(plan.algorithm, job)) is not None:
+            return void
         number = self._number(plan)
         job = grouped(_algorithm(plan, job).aggregator, job)
         steps = _steps(plan, job)

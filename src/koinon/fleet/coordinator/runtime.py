@@ -89,14 +89,16 @@ class FleetRuntime:
         secure = self._secure(plan, job, cohort, blob)
         expected = self._expect(plan, job) if secure is None else self._expect_hidden(plan, secure)
         essential = (self._run.wait_for_named(aggregator.trusted),) if train and isinstance(aggregator, Rooted) else ()
-        if secure is not None:  # masks know who is asked
-            least, newcomers = secure.minimum, newcomers and isinstance(secure, EncryptedRound)
+        if secure is not None:  # masks know who is asked; and a draw of too few is void, as in simulation
+            least = secure.minimum
+            newcomers = newcomers and isinstance(secure, EncryptedRound) and job.cohort >= least
         facts = (job.round, job.purpose, blob, size, cohort, partial(self._key, job.round), expected, least, newcomers)
         stage = StageJob(*facts, job.round == self._first, essential, secure)
         draw = [members[i].client for i in job.tasks.clients.tolist()]
         if job.following is not None:  # drawn while the clients work
             self._later.submit(job.following)
-        settled, found = self._settled(stage, draw, self._reserve(job, set(draw)))
+        reserve = [] if stage.closed and isinstance(secure, EncryptedRound) else self._reserve(job, set(draw))
+        settled, found = self._settled(stage, draw, reserve)
         self._stages[job.purpose] = stage, settled
         leaves = tree.names(job.broadcast) if job.purpose is Purpose.TRAIN else ()
         rows = replies.rows(settled, members, leaves)

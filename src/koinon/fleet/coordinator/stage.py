@@ -24,6 +24,7 @@ from koinon.fleet.wire.claim import Claim
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import PublicKey, decoded, signed_text
 from koinon.privacy.mechanism import CentralMechanism
+from koinon.round.hidden import too_few_drawn
 from koinon.tree import Array
 
 
@@ -49,6 +50,11 @@ class StageJob:
         """Whether it is void when too few have answered in time: nothing waits for figures that too few can make."""
         return self.secure is not None and self.purpose is Purpose.EVALUATE
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is void when fewer are left of those it was drawn with than a sum has at least: nobody takes a place."""
+        return self.secure is not None and not self.newcomers
+
     def opens(self, draw: Sequence[str], reserve: Sequence[str], awaited: Mapping[str, str]) -> Open:
         """Return the event with which it begins."""
         return Open(
@@ -56,7 +62,7 @@ class StageJob:
             tuple(reserve),
             least=self.least,
             newcomers=self.newcomers,
-            closed=isinstance(self.secure, SecureRound),
+            closed=self.closed,
             essential=self.essential,
             lapses=self.lapses,
             awaited=awaited,
@@ -152,7 +158,10 @@ class OpenStage:
         }
         named = {c: self._members[self._members.position(c)].name for c in command.silent if c in own}
         silent = sorted(name for c, name in named.items() if own[c] == SILENT)
-        why = void_reason(silent, sorted(set(named.values()).difference(silent)), secure.least or self.job.least)
+        least = secure.least or self.job.least
+        why = void_reason(silent, sorted(set(named.values()).difference(silent)), least)
+        if len(self.drawn) < least and not self.asked:
+            why = too_few_drawn(len(self.drawn), least)
         self.settle(Settle((), {**dict.fromkeys(self.asked, why), **before, **own}), why)
 
     def check_claim(self, client: str, claim: Claim) -> None:
