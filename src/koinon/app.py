@@ -18,6 +18,7 @@ from koinon.core.execution import Plan, Runtime
 from koinon.core.protocols import Dataset, Model
 from koinon.core.types import Purpose
 from koinon.data.dataset import FederatedDataset, federate
+from koinon.data.loading import loaded
 from koinon.errors import ConfigurationError
 from koinon.identity import agreement, identity
 from koinon.models.adapt import adapt
@@ -156,7 +157,7 @@ def party(app: App, name: str, place: str | None) -> FederatedDataset:
             f"Say where the data is: --data PATH. (The App has no client {name!r} of its own, but "
             f"{', '.join(map(str, known[:8])) or 'none'}: --name says which one this is.)"
         )
-    own = _loaded(app, clients[name])
+    own = loaded(app.data, name, clients[name])
     return federate({name: own}, label=app.label, holdout=_held_out(app, _made(app.model)), seed=app.seed)
 
 
@@ -327,12 +328,7 @@ def _clients(app: App) -> Any:
         )
     if not isinstance(clients, Mapping):
         return clients
-    return {name: _loaded(app, own) for name, own in clients.items()}
-
-
-def _loaded(app: App, own: Any) -> Any:
-    """Return a client's examples: what is given, or what the App loads from the place that is given."""
-    return app.data(str(own)) if app.data is not None and isinstance(own, str | Path) else own
+    return {name: loaded(app.data, name, own) for name, own in clients.items()}
 
 
 def _held_out(app: App, model: Any) -> float:

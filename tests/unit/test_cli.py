@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 APP = """
@@ -132,6 +133,30 @@ def test_an_app_that_raises_shows_its_own_traceback(here: Path) -> None:
     assert "app.py" in done.stderr.splitlines()[1]
     assert done.stderr.rstrip().endswith("KeyError: 'age'")
     assert "koinon/cli" not in done.stderr
+
+
+def test_an_app_file_that_ends_the_process_is_named_as_what_did(here: Path) -> None:
+    (here / "app.py").write_text("import sys\nsys.exit(0)\n")
+    done = koinon("check", "app.py", cwd=here)
+    assert done.returncode == 4, "not as if all were done"
+    assert "app.py" in done.stderr and "sys.exit(0)" in done.stderr
+
+
+def test_what_a_clients_own_code_raises_is_shown_from_there_on(here: Path) -> None:
+    app = "import koinon as kn\nimport numpy as np\n\ndef train(params, data, task):\n    return params, len(data[0]), {}\n"
+    app += "\ndef evaluate(params, data):\n    return {'loss': 1 / (len(data) - 2)}\n"
+    app += "\ndef load(path):\n    return np.load(path), np.zeros(8)\n"
+    app += "\nloop = kn.OwnLoop(params={'w': np.zeros(2)}, train=train, evaluate=evaluate)\n"
+    app += "app = kn.App(model=loop, data=load, clients={'paris': 'paris.npy'}, stop=kn.Stop(rounds=1))\n"
+    (here / "app.py").write_text(app)
+    missing = koinon("run", "app.py", cwd=here)
+    np.save(here / "paris.npy", np.ones((8, 2)))
+    judged = koinon("run", "app.py", cwd=here)
+    assert (missing.returncode, judged.returncode) == (1, 1)
+    assert "return np.load(path)" in missing.stderr and "return {'loss'" in judged.stderr
+    assert "src/koinon" not in missing.stderr + judged.stderr, "koinon's own lines say nothing to who wrote the app"
+    assert "Error: The App's data= cannot load 'paris.npy' for client 'paris': FileNotFoundError" in missing.stderr
+    assert "Error: Client 'paris' failed while judging the model: ZeroDivisionError" in judged.stderr
 
 
 def test_a_file_without_an_app_and_a_missing_file(here: Path) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+import koinon
 from koinon.app import App
 from koinon.cli.exit_status import AppFileError
 from koinon.core.algorithm import Algorithm
-from koinon.errors import ConfigurationError
+from koinon.errors import ClientError, ConfigurationError
 
 _MODULE = "koinon_app"
 
@@ -42,7 +43,7 @@ def load(path: Path) -> App:
     cloudpickle.register_pickle_by_value(module)  # workers cannot import it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever a user's file raises is shown as its own
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's file raises is shown as its own
         raise AppFileError(_own_traceback(error, path)) from None
     app = getattr(module, "app", None)
     if not isinstance(app, App):
@@ -116,6 +117,16 @@ def _value(old: Any, text: str, whole: str) -> Any:
             f"--set {whole}: {type(old).__name__} is asked for there (it is {old!r}); found {text!r}."
         )
     return new
+
+
+def users_traceback(error: ClientError) -> str:
+    """Return the traceback of what a client's own code raised, from where koinon called it; "" if there is none."""
+    cause, own = error.__cause__, Path(koinon.__file__).parent
+    at = None if cause is None else cause.__traceback__
+    while at is not None and Path(at.tb_frame.f_code.co_filename).is_relative_to(own):
+        at = at.tb_next
+    notes = "\n".join(getattr(error, "__notes__", ()))  # a worker's traceback travels as one
+    return notes if cause is None else "".join(traceback.format_exception(type(cause), cause, at)).rstrip()
 
 
 def _own_traceback(error: BaseException, path: Path) -> str:

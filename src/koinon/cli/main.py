@@ -324,7 +324,7 @@ for _name, _does in (("pause", "Rest"), ("resume", "Go on with"), ("cancel", "En
 
 def main() -> None:
     """Run a command and end with its exit status."""
-    from koinon.errors import ConfigurationError, KoinonError
+    from koinon.errors import ClientError, ConfigurationError, KoinonError
     from koinon.runtimes.environment import settings
 
     os.environ.update(settings(os.environ))  # this process is koinon's own
@@ -341,6 +341,10 @@ def main() -> None:
         _end(str(error), Exit.APP)
     except ConfigurationError as error:
         _end(f"Error: {error}", Exit.USAGE)
+    except ClientError as error:
+        from koinon.cli.app_file import users_traceback
+
+        _end(f"{users_traceback(error)}\nError: {error}".lstrip(), Exit.FAILED)
     except KoinonError as error:
         _end(f"Error: {error}", Exit.FAILED)
     except ModuleNotFoundError as error:

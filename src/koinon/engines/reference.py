@@ -101,11 +101,12 @@ def _one(plan: Plan, job: Job, batches: Batches, i: int, broadcast: Tree, state:
     except KoinonError:
         raise
     except Exception as error:
+        at = "training" if job.purpose is Purpose.TRAIN else "judging the model"
         raise ClientError(
-            f"Client {name!r} failed while training: {type(error).__name__}: {error}. "
+            f"Client {name!r} failed while {at}: {type(error).__name__}: {error}. "
             "The traceback above names the line; mend it and run again.",
             client=name,
-            stage="train",
+            stage=job.purpose.value,
         ) from error
 
 

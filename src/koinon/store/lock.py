@@ -27,6 +27,12 @@ def lock(folder: Path) -> int:
         raise StoreError(
             f"{folder} is in use by another process (number {holder}). Wait for it, stop it, or choose another folder."
         ) from error
-    os.ftruncate(held, 0)
-    os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(held, 0)
+        os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(held)
+        raise StoreError(
+            f"{folder} cannot be written: {error.strerror}. Make room there, or choose another folder."
+        ) from error
     return held

@@ -20,6 +20,7 @@ from koinon.errors import FleetError, FormatError, KoinonError, ProtocolError, S
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.enrolment import enrolled_party
+from koinon.fleet.participant.fault import reason_of
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import COMMITS, Enrolled, Keep
 from koinon.fleet.participant.making import Made, Maker, Unfit, adds_noise
@@ -237,8 +238,9 @@ class Participant:
         """Return what is different between this app and the coordinator's."""
         wanted = [run for run in runs if self._part.run in (None, run["name"])]
         if not wanted:
-            names = ", ".join(repr(run["name"]) for run in runs) or "none"
-            return FleetError(f"The coordinator has no run {self._part.run!r}. It has {names}.")
+            return FleetError(
+                f"The coordinator has no run {self._part.run!r}. It has {', '.join(repr(run['name']) for run in runs) or 'none'}."
+            )
         theirs = self._connection.call("GET", f"/v1/runs/{wanted[0]['run']}")["description"]
         where, found, asked = difference(theirs, self._part.agreement) or ("hash", wanted[0]["app"], "another")
         return FleetError(
@@ -288,11 +290,8 @@ class Participant:
                 _LOG.exception("Round %d cannot be computed here", work["round"])
             self._say(f"Round {work['round']}: {error}")
             return self._fail(work, "its update cannot be added up; why is said at this participant, and nowhere else")
-        except KoinonError as error:
-            return self._fail(work, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of this app, or of a model that does not fit it
-            _LOG.exception("Round %d cannot be computed here", work["round"])
-            return self._fail(work, f"{type(error).__name__}: {error}")
+            return self._fail(work, reason_of(error, work["round"]))
 
     def _has_answered_enough(self, work: Mapping[str, Any]) -> bool:
         """Return whether this would be one round more than it answers: a coordinator's word on how many there are is none."""
