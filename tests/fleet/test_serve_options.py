@@ -11,8 +11,9 @@ from authority import Authority
 from processes import Fleet, Process, free_port
 
 from koinon.cli.fleet import _served
-from koinon.cli.fleet_options import limit_cores, settings
-from koinon.errors import ConfigurationError
+from koinon.cli.fleet_options import limit_cores, reach, settings
+from koinon.errors import ConfigurationError, FleetError
+from koinon.fleet.participant.connection import Connection
 from koinon.fleet.service.settings import Addresses, Settings
 
 APP = Path(__file__).parent / "faults" / "app.py"
@@ -34,7 +35,11 @@ GIVEN: dict[str, Any] = {
         ({"url": "fed.example.org:8443"}, "https://fed"),
         ({"url": "https://"}, "https://fed"),
         ({"url": "https://fed.example.org/?a"}, "https://fed"),
+        ({"url": "https://fed.example.org:port"}, "https://fed"),
+        ({"url": "https://[::1"}, "https://fed"),
+        ({"url": f"https://{70 * 'ü'}.example.org"}, "https://fed"),
         ({"url": "http://fed.example.org"}, "speaks TLS"),
+        ({"proxies": ("127.0.0.1", "proxy.example.org")}, "found 'proxy.example.org'"),
         ({"listen": "8443"}, "HOST:PORT"),
         ({"listen": "here:²"}, "HOST:PORT"),
     ],
@@ -47,6 +52,22 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], what: str) 
 def test_an_address_may_end_in_a_slash_and_have_a_path() -> None:
     assert settings(**GIVEN | {"url": "https://fed.example.org/koinon/"}).url == "https://fed.example.org/koinon"
     assert settings(**GIVEN | {"url": "http://fed.example.org", "plain_http": True}).url == "http://fed.example.org"
+
+
+def test_a_name_with_umlauts_is_the_one_that_certificates_and_links_bear() -> None:
+    assert settings(**GIVEN | {"url": "https://müller.example:8443"}).url == "https://xn--mller-kva.example:8443"
+
+
+def test_a_proxy_is_given_with_http_or_without_and_another_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    link = f"https://fed.example.org:8443/join#token={32 * 'A'}"
+    options = {"certificate": None, "key": None, "patience": 1.0}
+    assert reach(link, {**options, "proxy": "proxy:3128"}).proxy == "http://proxy:3128"
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://lyon:secret@proxy:1080")
+    with pytest.raises(FleetError, match="The proxy socks5://proxy:1080 cannot be used") as found:
+        Connection(reach(link, {**options, "proxy": None}), print)
+    assert "secret" not in str(found.value)
 
 
 def test_parties_of_one_machine_do_not_all_take_the_same_core(monkeypatch: pytest.MonkeyPatch) -> None:

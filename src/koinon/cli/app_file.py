@@ -17,7 +17,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-import koinon
+from koinon import errors
 from koinon.app import App
 from koinon.cli.exit_status import AppFileError
 from koinon.core.algorithm import Algorithm
@@ -121,7 +121,7 @@ def _value(old: Any, text: str, whole: str) -> Any:
 
 def users_traceback(error: ClientError) -> str:
     """Return the traceback of what a client's own code raised, from where koinon called it; "" if there is none."""
-    cause, own = error.__cause__, Path(koinon.__file__).parent
+    cause, own = error.__cause__, Path(errors.__file__).parent
     at = None if cause is None else cause.__traceback__
     while at is not None and Path(at.tb_frame.f_code.co_filename).is_relative_to(own):
         at = at.tb_next

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from koinon.cli.fleet import Place
@@ -24,7 +25,8 @@ from koinon.identity import versions
 
 def settings(
     *, listen: str, url: str | None, client_listen: str | None, certificate: Path | None, key: Path | None,
-    client_ca: Path | None, plain_http: bool, links: int, keyholders: Sequence[str], **same: Any,
+    client_ca: Path | None, plain_http: bool, links: int, keyholders: Sequence[str],
+    proxies: Sequence[str] = (), **same: Any,
 ) -> Settings:  # fmt: skip
     """Return how to serve. Raises ConfigurationError for options that leave less protected than they say."""
     host, port = address(listen)
@@ -45,6 +47,7 @@ def settings(
         client_authority=client_ca,
         invitations=links,
         keyholders=tuple(map(HolderLink.parse, keyholders)),
+        proxies=_addresses(proxies),
         **same,
     )
 
@@ -60,6 +63,8 @@ def reach(link: str, options: dict[str, Any]) -> Reach:
     parts = urlsplit(url)
     around = proxy_bypass_environment(parts.netloc)
     proxy = options["proxy"] or (None if around else getproxies_environment().get(parts.scheme))
+    if proxy and "://" not in proxy:  # as many programs take it
+        proxy = f"http://{proxy}"
     pair = _pair(options["certificate"], options["key"])
     return Reach(url=url, proxy=proxy, certificate=pair, patience=options["patience"])
 
@@ -84,14 +89,31 @@ def limit_cores(count: int) -> None:
 
 def _url(text: str, *, plain_http: bool) -> str:
     """Return the address that join links begin with."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(text)
+        spoken = parts.netloc.encode("idna").decode()  # a name with umlauts as certificates and DNS know it: xn--...
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, a name that cannot be one
+        known = None
+    if not known or parts.query or parts.fragment:
         raise ConfigurationError(
             f"--url is the address as participants reach it, e.g. https://fed.example.org:8443; found {text!r}."
         )
     if parts.scheme == "http" and not plain_http:
         raise ConfigurationError(f"This coordinator speaks TLS: --url must begin with https://; found {text!r}.")
-    return text.rstrip("/")
+    return urlunsplit(parts._replace(netloc=spoken)).rstrip("/")
+
+
+def _addresses(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses of proxies: a name, or one that is mistyped, would never be that of a caller."""
+    for text in texts:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"--trusted-proxy is the IP address that the proxy calls from, e.g. 127.0.0.1; found {text!r}."
+            ) from error
+    return tuple(texts)
 
 
 def address(text: str) -> tuple[str, int]:

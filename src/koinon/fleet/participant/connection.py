@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import http.client
 import json
@@ -16,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import urllib3
 
 from koinon.errors import FleetError, FormatError
+from koinon.fleet.participant.http_proxy import proxy_address, proxy_pool
 from koinon.fleet.wire.carried import CARRIED, read_head
 from koinon.fleet.wire.certificates import fingerprint
 from koinon.fleet.wire.link import JoinLink
@@ -240,12 +239,13 @@ class Connection:
                 f"{self._reach.url} has not answered for {gone:.0f} s ({problem}). Start the same line again when it is "
                 "back; koinon doctor LINK says what is wrong."
             )
+        pause = min(pause, max(0.0, self.patience - gone))
         if loud:
             self._say(f"{self._reach.url} {problem} (trying again in {pause:.1f} s)")
         time.sleep(pause)
 
     def _unknown_to_proxy(self) -> FleetError:
-        where = "" if self._reach.proxy is None else _proxy(self._reach.proxy)[0]
+        where = "" if self._reach.proxy is None else proxy_address(self._reach.proxy)
         return FleetError(
             f"The proxy {where} asks for a name and a password, or for others (407). Give them as "
             "--proxy http://USER:PASSWORD@HOST:PORT, or so in HTTPS_PROXY; write @ as %40, : as %3A, / as %2F."
@@ -311,18 +311,7 @@ def _pool(reach: Reach, context: ssl.SSLContext) -> urllib3.PoolManager:
     tls: dict[str, Any] = {"ssl_context": context, "assert_fingerprint": reach.shown}
     if reach.proxy is None:
         return urllib3.PoolManager(2, timeout=timeout, maxsize=2, blocksize=1 << 18, **tls)
-    where, known = _proxy(reach.proxy)
-    return urllib3.ProxyManager(where, proxy_headers=known, timeout=timeout, maxsize=2, **tls)
-
-
-def _proxy(text: str) -> tuple[str, dict[str, str]]:
-    """Return a proxy's address and what it is told of who asks."""
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    if parts.username is None:
-        return where, {}
-    known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return where, {"Proxy-Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
+    return proxy_pool(reach.proxy, timeout=timeout, maxsize=2, **tls)
 
 
 def _bytes(parts: Sequence[memoryview]) -> dict[str, str]:
