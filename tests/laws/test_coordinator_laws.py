@@ -44,6 +44,7 @@ class Book:
     essential: tuple[str, ...]
     lapses: bool = False
     closed: bool = False
+    begins: bool = True
     awaited: set[str] = field(default_factory=set)
     asked: set[str] = field(default_factory=set)
     target: int = 0
@@ -102,7 +103,7 @@ class Coordinator(RuleBasedStateMachine):
         self.revoked: set[str] = set()
         for client in sorted(here.union(CLIENTS[: terms.clients])):
             self.hand(c.Present(client))
-        self.open(draw, others, everybody=not draw, wants=wants, ways=(False, False), awaited=set())
+        self.open(draw, others, everybody=not draw, wants=wants, ways=(False, False, True), awaited=set())
 
     # What happens.
 
@@ -112,24 +113,25 @@ class Coordinator(RuleBasedStateMachine):
         others=drawn,
         everybody=st.booleans(),
         wants=wants,
-        ways=st.tuples(st.booleans(), st.booleans()),
+        ways=st.tuples(st.booleans(), st.booleans(), st.booleans()),
         awaited=st.one_of(st.just(set()), st.sets(st.sampled_from(CLIENTS), max_size=2)),
     )
     def open(
         self, draw: tuple[str, ...], others: tuple[str, ...], everybody: bool, wants: tuple[int, bool],
-        ways: tuple[bool, bool], awaited: set[str],
+        ways: tuple[bool, bool, bool], awaited: set[str],
     ) -> None:  # fmt: skip
         draw = CLIENTS if everybody else draw
-        (least, rooted), (lapses, closed) = wants, ways
+        (least, rooted), (lapses, closed, begins) = wants, ways
         essential = tuple(client for client in draw if client not in self.revoked)[:rooted]
         reserve = tuple(client for client in others if client not in draw)
-        book = self.book = Book(draw, reserve, min(least, max(1, len(draw))), essential, lapses, closed)
+        book = self.book = Book(draw, reserve, min(least, max(1, len(draw))), essential, lapses, closed, begins)
         book.awaited = awaited - self.revoked
         wanted = {
             "least": book.least,
             "essential": essential,
             "lapses": lapses,
             "closed": closed,
+            "begins": begins,
             "awaited": {c: c.upper() for c in awaited},
         }
         self.hand(c.Open(draw, reserve, **wanted))
@@ -277,6 +279,7 @@ class Coordinator(RuleBasedStateMachine):
                 self.present(client)
         asked = tuple(sorted(book.asked))
         wants = {"least": book.least, "essential": book.essential, "lapses": book.lapses, "closed": book.closed}
+        wants["begins"] = book.begins
         wants["awaited"] = {} if asked else {client: client for client in book.awaited}
         if asked:
             book.awaited = set()
@@ -415,7 +418,8 @@ class Coordinator(RuleBasedStateMachine):
             assert seal.deadline == self.ends, "time does not begin anew while some of them speak"
             assert state.paused or self.now < seal.deadline <= self.now + state.terms.longest
             assert state.paused or any(at <= seal.deadline for at in self.wakes), "somebody will come and look"
-        if stage is not None and stage.lapses and not state.paused and (stage.attempt or stage.deadline):
+        gathers = stage is not None and stage.attempt == 0 and stage.deadline is not None
+        if stage is not None and not state.paused and (gathers or (stage.lapses and stage.attempt)):
             assert any(at <= stage.deadline for at in self.wakes), (
                 "what is void without enough is not waited for for ever"
             )
@@ -440,7 +444,7 @@ class Coordinator(RuleBasedStateMachine):
         if stage.attempt == 0:
             if stage.awaited or (stage.lapses and len(here) < stage.least):
                 return
-            enough = len(self.state.present) >= self.state.terms.clients
+            enough = len(self.state.present) >= self.state.terms.clients or stage.deadline is None and not stage.begins
             assert not (enough and here and self.state.present >= set(stage.essential))
         else:
             assert not here & set(stage.of(Standing.FAILED))
@@ -459,7 +463,8 @@ class Coordinator(RuleBasedStateMachine):
         assert state.seal is None
         stage = state.stage
         gathers = stage is not None and stage.attempt == 0  # nobody is asked while too few are here for a run at all
-        too_few = gathers and (len(state.present) < state.terms.clients or not state.present >= set(stage.essential))
+        short = gathers and stage.begins and len(state.present) < state.terms.clients
+        too_few = gathers and (short or not state.present >= set(stage.essential))
         assert stage is None or (state.held and (too_few or not stage.lapses))
 
     @invariant()
@@ -681,6 +686,22 @@ def test_judges_are_not_waited_for_longer_because_everybody_else_has_gone() -> N
     state, _ = commands(state, c.Revoked("e"), at=10.0)
     _, said = commands(state, c.Tick(), at=60.0)
     assert said == [c.Void((), {})]
+
+
+def test_a_round_that_has_begun_is_judged_by_who_is_left_of_as_many_as_it_began_with() -> None:
+    """A quorum settled its training. In its judging whoever is away has so long to come, and no longer; before the next round, ever so long."""
+    alone = c.State(TWO.terms)
+    state, said = commands(alone, c.Present("a"), c.Open(("a", "b"), begins=False))
+    assert said == [c.Wake(60.0)]
+    assert state.waits_for == "1 more client to join: 1 of 2 are here"
+    _, said = commands(state, c.Present("b"), at=30.0)
+    assert said == [c.Ask(("a", "b"), 2), c.Wake(90.0)], "a coordinator that was started again asks everybody"
+    state, said = commands(state, c.Tick(), at=60.0)
+    assert said == [c.Ask(("a",), 1), c.Wake(120.0)]
+    state, said = commands(alone, c.Open(("a", "b"), begins=False), c.Tick(), at=60.0)
+    assert (said, state.held) == ([], True), "nobody is there whom time could bring to judge"
+    _, said = commands(alone, c.Present("a"), c.Open(("a", "b")))
+    assert said == []
 
 
 def test_a_settled_sum_is_opened_in_time_or_void() -> None:

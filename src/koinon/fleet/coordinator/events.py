@@ -15,7 +15,8 @@ class Open:
     be added; one that is ``closed`` to others is void at once when too few of these are left. Fewer updates that can be
     added than ``least`` are of no use, nor are any without those of ``essential``.
     A stage that ``lapses`` is void when too few have answered in time, where another waits for more. Nobody is asked
-    before those of ``awaited`` (client -> name) are back. ``asked``, ``target`` and ``answered`` are what an earlier
+    before those of ``awaited`` (client -> name) are back, nor in one that ``begins`` a round before as many clients are here
+    as the schedule says; in the round's other half they have only so long to come. ``asked``, ``target`` and ``answered`` are what an earlier
     process wrote down of this very stage.
     """
 
@@ -30,6 +31,7 @@ class Open:
     essential: tuple[str, ...] = ()
     lapses: bool = False
     awaited: Mapping[str, str] = field(default_factory=dict)
+    begins: bool = True
 
 
 @dataclass(frozen=True)

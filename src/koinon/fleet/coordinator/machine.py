@@ -65,6 +65,9 @@ class Stage:
     essential: tuple[str, ...] = ()
     lapses: bool = False  # void, and not waiting for more, when its time is up with too few
     awaited: Mapping[str, str] = field(default_factory=dict)  # who has to come back before anybody is asked
+    begins: bool = (
+        True  # a round, for which as many as the schedule says must be here; else they have only so long to come
+    )
     standings: Mapping[str, Standing] = field(default_factory=dict)  # of everybody who was asked
     reasons: Mapping[str, str] = field(default_factory=dict)
     target: int = 0  # so many answers are all that is wanted
@@ -146,7 +149,7 @@ def _opened(state: State, event: Open, now: float) -> State:
     assert state.stage is None and state.seal is None, "a stage is opened when the one before is settled"
     awaited = {client: name for client, name in event.awaited.items() if client not in state.revoked}
     terms = (event.least, event.newcomers, event.closed, event.essential, event.lapses)
-    stage = Stage(event.draw, event.reserve, *terms, {} if event.asked else awaited)
+    stage = Stage(event.draw, event.reserve, *terms, {} if event.asked else awaited, begins=event.begins)
     if event.asked:  # an earlier process had begun it: nobody is forgotten, and everybody has the whole time again
         known = {client: Standing.ASKED for client in event.asked}
         known |= {c: Standing.ARRIVED if counts else Standing.REFUSED for c, counts in event.answered.items()}
@@ -232,14 +235,6 @@ def _sealed(state: State, event: Sealed, now: float) -> State:
     return replace(state, seal=Seal(event.step, event.silent, now + _seconds(state), event.refusals))
 
 
-def _unsealed(state: State, event: Unsealed, now: float) -> State:
-    return replace(state, seal=None)
-
-
-def _paused(state: State, event: Pause, now: float) -> State:
-    return replace(state, paused=True)
-
-
 def _resumed(state: State, event: Resume, now: float) -> State:
     stage = state.stage
     if state.paused and stage is not None and stage.deadline is not None:
@@ -250,13 +245,10 @@ def _resumed(state: State, event: Resume, now: float) -> State:
     return replace(state, paused=False, stage=stage, seal=seal if state.paused else state.seal)
 
 
-def _ticked(state: State, event: Tick, now: float) -> State:
-    return state
-
-
 _REACTIONS: Mapping[type, Callable[[State, Any, float], State]] = {
-    Open: _opened, Present: _appeared, Answered: _answered, Failed: _failed,
-    Revoked: _revoked, Needed: _needed, Sealed: _sealed, Unsealed: _unsealed, Pause: _paused, Resume: _resumed, Tick: _ticked,
+    Open: _opened, Present: _appeared, Answered: _answered, Failed: _failed, Revoked: _revoked, Needed: _needed, Sealed: _sealed,
+    Resume: _resumed, Pause: lambda state, event, now: replace(state, paused=True),
+    Unsealed: lambda state, event, now: replace(state, seal=None), Tick: lambda state, event, now: state,
 }  # fmt: skip
 
 
@@ -265,21 +257,15 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     stage = state.stage
     if state.seal is not None and not state.paused:
         return _opening(state, state.seal, now)
-    if stage is None or state.paused or stage.awaited:
-        return state, ()
-    if stage.attempt == 0 and stage.deadline is None and len(state.present) < state.terms.clients:
-        return state, ()
-    rootless = not state.present.issuperset(stage.essential)
-    if stage.attempt == 0 and rootless and not stage.lapses:
+    if stage is None or state.paused or stage.awaited or (stage.attempt == 0 and stage.begins and _rests(state, stage)):
         return state, ()
     if stage.closed and len({*stage.draw, *stage.reserve} - state.revoked) < stage.least:
         return replace(state, stage=None), (Void((), stage.reasons),)  # nobody is to blame who was still asked
     if not stage.draw or state.revoked.issuperset((*stage.draw, *stage.reserve)):
         return _settle(state, stage)  # an empty cohort, as coins may fall, or one of which nobody is left
-    if stage.attempt == 0 and stage.lapses and (rootless or len(_here(state, stage)) < stage.least):
-        return _gather(state, stage, now)
     if stage.attempt == 0:
-        return _begin(state, stage, now)
+        few = not stage.begins and len(state.present) < state.terms.clients
+        return (_gather if few or (stage.lapses and not _ready(state, stage)) else _begin)(state, stage, now)
     answered, pending = len(stage.of(*_ANSWERED)), stage.of(Standing.ASKED)
     over = stage.deadline is None or now >= stage.deadline
     if (answered >= stage.target or (answered >= _quorum(state) and (over or not pending))) and _of_use(state, stage):
@@ -290,6 +276,12 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
     if over or not pending:
         return _retry(state, stage, now)
     return state, (Wake(stage.deadline),)
+
+
+def _rests(state: State, stage: Stage) -> bool:
+    """Return whether a round is not begun before others are here, however long that takes."""
+    short = len(state.present) < state.terms.clients and stage.deadline is None
+    return short or not (stage.lapses or state.present.issuperset(stage.essential))
 
 
 def _of_use(state: State, stage: Stage) -> bool:
@@ -325,13 +317,21 @@ def _retry(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command
 
 
 def _gather(state: State, stage: Stage, now: float) -> tuple[State, tuple[Command, ...]]:
-    """Give those who are needed the time to come; without them there is nothing to ask the others for."""
-    everybody = {*stage.draw, *stage.reserve} - state.revoked
-    if stage.deadline is None and len(everybody) >= stage.least:
+    """Give those who are missing the time to come, and then ask those who are here, if they are of any use."""
+    left = {*stage.draw, *stage.reserve} - state.revoked
+    if stage.deadline is None and (len(left) >= stage.least if stage.lapses else _ready(state, stage)):
         stage = replace(stage, deadline=now + _seconds(state))
-    if stage.deadline is None or now >= stage.deadline:
-        return _void(state, stage)
-    return replace(state, stage=stage), (Wake(stage.deadline),)
+    if stage.deadline is not None and now < stage.deadline:
+        return replace(state, stage=stage), (Wake(stage.deadline),)
+    if _ready(state, stage):
+        return _begin(state, stage, now)
+    return _void(state, stage) if stage.lapses else (replace(state, stage=replace(stage, deadline=None)), ())
+
+
+def _ready(state: State, stage: Stage) -> bool:
+    """Return whether there are some here to be asked: of what lapses as many as are of use, and those without whom none is."""
+    least = stage.least if stage.lapses else 1
+    return len(_here(state, stage)) >= least and state.present.issuperset(stage.essential)
 
 
 def _void(state: State, stage: Stage) -> tuple[State, tuple[Command, ...]]:

@@ -66,6 +66,7 @@ class StageJob:
             essential=self.essential,
             lapses=self.lapses,
             awaited=awaited,
+            begins=self.purpose is Purpose.TRAIN,
         )
 
     @property
