@@ -18,9 +18,9 @@ class Synchronous:
     A round opens when ``clients`` are present; its judging waits for as many, but no longer than a deadline.
     ``over_selection`` times as many clients are asked as the sampler draws, and as many updates as it draws are
     enough. When the time is up, the share ``quorum`` of them settles the round; with fewer it is asked for again,
-    ``retries`` times, and then the run pauses until someone comes back. The time is learnt from earlier rounds, between ``shortest`` and ``longest`` seconds.
-    In simulation every client answers, and none of this shows. Bonawitz et al. 2019, "Towards Federated Learning
-    at Scale", section 2.2.
+    ``retries`` times, and then the run pauses until someone comes back. The time is learnt from earlier rounds,
+    between ``shortest`` and ``longest`` seconds. In simulation every client answers, and none of this shows.
+    Bonawitz et al. 2019, "Towards Federated Learning at Scale", section 2.2.
     """
 
     clients: int = 2
