@@ -246,6 +246,12 @@ def test_a_layer_that_cannot_travel_is_named() -> None:
         fit(with_layer(Stuck(np.float32(1.0))), clients())
 
 
+def test_a_model_for_other_examples_says_so() -> None:
+    data = {name: (x[:, :3], y) for name, (x, y) in clients().items()}
+    with pytest.raises(ModelError, match=r"takes examples of shape \[5\], and those it is given here have shape \[3\]"):
+        fit(with_layer(layers.Dense(2)), data)
+
+
 def test_a_model_that_was_not_compiled() -> None:
     with pytest.raises(ModelError, match="has no loss yet. Compile it first"):
         fit(keras.Sequential([layers.Dense(1)]), clients())

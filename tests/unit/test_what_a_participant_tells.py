@@ -16,6 +16,8 @@ import koinon as kn
 import linear
 from koinon.app import App, resolve
 from koinon.core.types import Payload, Purpose
+from koinon.core.wire import Wire
+from koinon.errors import CompositionError
 from koinon.fleet.participant.connection import Unreachable
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import Enrolled, Keep
@@ -138,3 +140,11 @@ def test_no_sum_is_of_fewer_than_the_app_or_the_participant_asks_for(
         sums = participant._maker._sums
         assert sums._floors.minimum_cohort == found
         assert sums._app.hex() == digest(canonical(AGREEMENT).encode()), "its sums are of those who do the same"
+
+
+@pytest.mark.parametrize(("bound", "said"), [(None, "does not bound them"), (2.0, "bounds them by 2")])
+def test_a_floor_for_norms_says_what_the_channel_does(bound: float | None, said: str) -> None:
+    with pytest.raises(
+        CompositionError, match=rf"must not be longer than 1, and the app's channel {said}\. Put Clip\(1\)"
+    ):
+        Floors(norm=1.0).check(Wire(l2_bound=bound))

@@ -25,7 +25,7 @@ from koinon.models.keras_checks import check_labels, resolve_metric
 from koinon.models.keras_names import canonical, variable_names
 from koinon.models.keras_on_jax_optimizers import optimizer_of
 from koinon.models.keras_refusals import refuse_moved_state, refuse_unless_it_adds, refuse_what_would_be_lost
-from koinon.models.keras_travel import cannot_travel, flat, own_objects, seeded
+from koinon.models.keras_travel import cannot_travel, flat, other_inputs, own_objects, seeded
 from koinon.tree import Array, Tree
 from koinon.work.optimizers import Optimizer
 
@@ -71,7 +71,7 @@ class KerasModel:
         except ModelError:
             raise
         except Exception as error:
-            raise cannot_travel(model, error) from error
+            raise other_inputs(model, inputs) or cannot_travel(model, error) from error
         refuse_what_would_be_lost(record._built.model)
         return record
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from koinon import tree
 from koinon.errors import ModelError
+from koinon.tree import Tree
 
 
 def own_objects(model: Any) -> dict[str, Any]:
@@ -44,6 +46,26 @@ def cannot_travel(model: Any, error: Exception) -> ModelError:
         f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}.{named} "
         "Give every layer of your own a get_config() that returns its constructor's arguments, and write it with "
         "keras.ops so that it runs on JAX."
+    )
+
+
+def other_inputs(model: Any, inputs: Tree) -> ModelError | None:
+    """Say that a model could not be called on examples because it takes others; None where that is not it.
+
+    ``inputs`` has (shape, dtype) of an example of each part.
+    """
+    takes = [tuple(part.shape[1:]) for part in getattr(model, "inputs", None) or ()]
+    given = [tuple(shape) for shape, _ in tree.leaves(inputs)]
+    if len(takes) != 1 or len(given) != 1:
+        return None
+    alike = len(takes[0]) == len(given[0]) and all(
+        own in (None, size) for own, size in zip(takes[0], given[0], strict=True)
+    )
+    if alike:
+        return None
+    return ModelError(
+        f"The Keras model {model.name!r} takes examples of shape {list(takes[0])}, and those it is given here have shape "
+        f"{list(given[0])}. Change the model's input or the data."
     )
 
 

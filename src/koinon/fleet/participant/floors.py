@@ -27,9 +27,10 @@ class Floors:
     def check(self, wire: Wire) -> None:
         """Raise CompositionError if the channel does not keep to the floors."""
         if self.norm is not None and (wire.l2_bound is None or wire.l2_bound > self.norm):
+            bounded = "does not bound them" if wire.l2_bound is None else f"bounds them by {wire.l2_bound:g}"
             raise CompositionError(
-                f"This participant's updates must not be longer than {self.norm:g}, and the app's channel bounds them by "
-                f"{wire.l2_bound}. Put Clip({self.norm:g}) into the channel, or change --largest-norm."
+                f"This participant's updates must not be longer than {self.norm:g}, and the app's channel {bounded}. "
+                f"Put Clip({self.norm:g}) into the channel, or change --largest-norm."
             )
         if self.roster is not None and wire.domain is Domain.CIPHERTEXT:
             raise CompositionError(

@@ -224,7 +224,8 @@ class Participant:
         self._receipts = len(self._keep.noted("receipts", self._run))
         self._fetch_receipts()
         self._keep.note("runs", self._run, {"name": mine[0]["name"], "app": own})
-        self._say(f"Joined {mine[0]['name']} with {counts['train_examples']:,} examples to train on; they stay here")
+        what, stay = ("example", "it stays") if (count := counts["train_examples"]) == 1 else ("examples", "they stay")
+        self._say(f"Joined {mine[0]['name']} with {count:,} {what} to train on; {stay} here")
         if (step := secure_sum_of(algorithm)) is not None:
             self._say(step.protection(roster=floors.roster is not None))
 
