@@ -143,6 +143,7 @@ def test_a_run_that_rests_below_its_quorum_says_so_and_says_when_it_goes_on(tmp_
         nice.environment.pop("SPOIL")
         nice.start()
         logged.until("finished", 3)
+        logged.until("rests", 2)
     (began, *_), (*_, over) = logged.events("rests"), logged.events("rests")
     assert (began["level"], began["name"], over["waits_for"]) == ("warning", "mean", None)
     assert re.match(r"1 more client: 1 have answered, and 2 must: nice \(.*no column", began["waits_for"])

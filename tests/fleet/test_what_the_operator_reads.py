@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from koinon.cli import fleet_status
+from koinon.errors import ConfigurationError
 
 HERE = Path("koinon-fleet")
 
@@ -60,6 +61,15 @@ def test_a_status_says_what_is_waited_for_how_long_and_lines_its_columns_up(
         "  cancelled by the operator",
         "1 invitation can still be used",
     ]
+
+
+def test_who_was_revoked_before_is_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = {**client("nice", "revoked", None), "revoked": True}
+    monkeypatch.setattr(fleet_status, "operate", lambda *call: {"clients": [gone]})
+    fleet_status.revoke_client(HERE, "nice")
+    assert capsys.readouterr().out == "nice was revoked before\n"
+    with pytest.raises(ConfigurationError, match="no client 'metz'"):
+        fleet_status.revoke_client(HERE, "metz")
 
 
 def test_nobody_is_told_what_to_do_where_nobody_is(

@@ -77,7 +77,11 @@ def show_clients(folder: Path) -> None:
 def revoke_client(folder: Path, client: str) -> None:
     """Revoke a party by name or identifier."""
     known = operate(folder, "GET", "/v1/admin/status")["clients"]
-    found = [c for c in known if client in (c["client"], c["name"]) and not c["revoked"]]
+    named = [c for c in known if client in (c["client"], c["name"])]
+    found = [c for c in named if not c["revoked"]]
+    if named and not found:
+        say(f"{named[0]['name']} was revoked before")
+        return
     if not found:
         raise ConfigurationError(f"There is no client {client!r}. koinon clients {folder} lists them.")
     operate(folder, "POST", f"/v1/admin/clients/{found[0]['client']}/revoke", {})

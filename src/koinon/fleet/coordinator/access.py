@@ -208,7 +208,8 @@ class ClientKeys(dict[str, PublicKey]):
 
 def revoked() -> Refusal:
     """Return the refusal of a client that may no longer take part."""
-    return Refusal(403, "revoked", "This client was revoked by the coordinator's operator.")
+    again = "Who is to take part again needs a new link from the operator, and joins from a new folder (--dir)."
+    return Refusal(403, "revoked", f"This client was revoked by the coordinator's operator. {again}")
 
 
 def _client(row: sa.Row[tuple[str, ...]]) -> Client:

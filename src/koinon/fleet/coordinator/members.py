@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,9 @@ class Members:
 
     def __getitem__(self, position: int) -> Member:
         return self._members[position]
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(tuple(self._members))
 
     def __len__(self) -> int:
         return len(self._members)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -310,11 +310,10 @@ class FleetRun:
         """How the run ended, or None."""
         return self._ended
 
-    @property
-    def all_told(self) -> bool:
-        """Whether everybody who is here knows that the run is over and has taken its result."""
+    def all_told(self, clients: Iterable[str] | None = None) -> bool:
+        """Return whether these, or all who are here, know that the run is over and have taken its result."""
         with self._changed:
-            return self._ended is not None and self._notices.all_heard(self._state.present)
+            return self._ended is not None and self._notices.all_heard(clients or self._state.present)
 
     @property
     def terms(self) -> Synchronous:

@@ -31,6 +31,7 @@ from koinon.fleet.coordinator.secure_sum import Office
 from koinon.fleet.coordinator.spool import Spool
 from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.service import client_calls, log, metrics_page, operator_calls, page_calls, probe, uvicorn_server
+from koinon.fleet.service.absent import tell_who_is_missing
 from koinon.fleet.service.charged import Charged
 from koinon.fleet.service.house import House, ServedRun, application
 from koinon.fleet.service.listening import listening
@@ -101,9 +102,11 @@ class Coordinator:
         while any(driver.is_alive() for driver in self.drivers) or self.settings.stay:
             rests.look()
             await asyncio.sleep(_LOOK_SECONDS)
+        rests.look()
         ends = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < ends and not all(served.run.all_told for served in self.house.runs.values()):
+        while time.monotonic() < ends and not all(served.run.all_told() for served in self.house.runs.values()):
             await asyncio.sleep(_LOOK_SECONDS)
+        tell_who_is_missing(self.house.runs.values())
 
     def offer(self) -> Offer:
         """Return what an invited party is told."""
@@ -357,7 +360,16 @@ def _announce(coordinator: Coordinator, say: Callable[[str], None]) -> None:
             say(f"One party may join, once, within a week, with: koinon join '{link}' APP_FILE --data PATH")
     if coordinator.addresses.read_on_the_way:
         say("Without TLS whoever is on the way reads models and tokens: serve without --plain-http, or behind a proxy.")
+    for served in house.runs.values():
+        if served.run.ended is None and served.run.snapshot()[0].paused:
+            say(f"{served.name} is still paused: koinon resume {settings.folder} {served.name} lets it go on")
     token = settings.folder / OPERATOR_FILE
+    if settings.client_authority is not None and settings.client_listen is None:
+        say(
+            "Only who shows a certificate gets in here, so koinon invite, koinon status and browsers cannot: add --client-listen "
+            "HOST:PORT for the parties, and keep --listen for them."
+        )
+        return
     say(
         f"More links: koinon invite {settings.folder}. Live page: {coordinator.addresses.page}/ with the token in {token}"
     )

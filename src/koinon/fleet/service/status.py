@@ -66,10 +66,11 @@ def _run(house: House, served: ServedRun) -> dict[str, Any]:
 
 
 def resting(served: ServedRun) -> str | None:
-    """Return what a run waits for that has asked and had too few answers; None for one that is at work, or over."""
-    machine, _, now = served.run.snapshot()
+    """Return what a run waits for that has begun and has too few clients or answers; None for one that is at work, or over."""
+    machine, job, now = served.run.snapshot()
     asked = machine.stage is not None and (machine.stage.attempt > 0 or bool(machine.stage.awaited))
-    if served.run.ended is not None or machine.paused or not (asked and machine.held):
+    begun = job is not None and (job.round > 1 or job.purpose is not Purpose.TRAIN)
+    if served.run.ended is not None or machine.paused or not ((asked or begun) and machine.stage and machine.held):
         return None
     return _waits_for(served, machine, now)
 
@@ -80,15 +81,26 @@ def _waits_for(served: ServedRun, machine: MachineState, now: float) -> str | No
     if machine.seal is not None and not machine.paused:
         silent = [_last_heard(served, client, now) for client in machine.seal.silent[:5]]
         return f"{waits}, or it is void in {max(0.0, machine.seal.deadline - now):.0f} s: {', '.join(silent)}"
-    if machine.stage is None or machine.paused or machine.stage.attempt == 0:
-        return waits if machine.stage is not None or machine.paused else _joining(served, machine)
+    if machine.paused or (machine.stage is not None and machine.stage.awaited):
+        return waits
+    if machine.stage is None or machine.stage.attempt == 0:
+        return _with_the_absent(served, machine, _joining(machine) if machine.stage is None else waits, now)
     silent = [_last_heard(served, client, now) for client in machine.stage.of(Standing.ASKED)[:5]]
     useless = machine.stage.of(Standing.FAILED, *([Standing.REFUSED] if machine.held else []))[:5]
     failed = [f"{_name(served, c)} ({machine.stage.reasons.get(c, 'its update cannot be added')})" for c in useless]
     return f"{waits}: {', '.join([*silent, *failed])}" if silent or failed else waits
 
 
-def _joining(served: ServedRun, machine: MachineState) -> str | None:
+def _with_the_absent(served: ServedRun, machine: MachineState, waits: str | None, now: float) -> str | None:
+    """Return what is waited for, with who has joined and is not here."""
+    members = (member.client for member in served.run.members)
+    away = [client for client in members if client not in machine.present | machine.revoked][:5]
+    return (
+        f"{waits}; away: {', '.join(_last_heard(served, client, now) for client in away)}" if waits and away else waits
+    )
+
+
+def _joining(machine: MachineState) -> str | None:
     missing = machine.terms.clients - len(machine.present)
     if missing <= 0:
         return None
@@ -110,7 +122,9 @@ def _stage(machine: MachineState, now: float, round: int, purpose: str) -> dict[
     stage = machine.stage
     assert stage is not None, "an open stage is shown"
     arrived = len(stage.of(Standing.ARRIVED, Standing.REFUSED))
-    left = None if stage.deadline is None else max(0.0, stage.deadline - now)
+    left = None  # a pause counts no time, and after it all of it is given again
+    if stage.deadline is not None and not machine.paused:
+        left = max(0.0, stage.deadline - now)
     asked = len(stage.standings)
     known = {"round": round, "purpose": purpose, "asked": asked, "arrived": arrived}
     return {**known, "attempt": stage.attempt, "seconds_left": left}
@@ -119,9 +133,10 @@ def _stage(machine: MachineState, now: float, round: int, purpose: str) -> dict[
 def _member(house: House, served: ServedRun, machine: MachineState, position: int, now: float) -> dict[str, Any]:
     member = served.run.members[position]
     own = served.run.figures.get(member.client)
-    standing = None if machine.stage is None else machine.stage.standings.get(member.client)
+    over = served.run.ended is not None  # a run that is cancelled leaves its stage open
+    standing = None if machine.stage is None or over else machine.stage.standings.get(member.client)
     word = "idle" if standing is None else standing.value
-    if standing is None and member.client not in machine.present and served.run.ended is None:
+    if standing is None and member.client not in machine.present and not over:
         word = "late"
     if house.access.client(member.client).revoked:
         word = "revoked"
