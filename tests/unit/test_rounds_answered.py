@@ -12,6 +12,7 @@ import koinon as kn
 import linear
 from koinon.app import App, resolve
 from koinon.core.types import Purpose
+from koinon.data.dataset import federate
 from koinon.errors import ProtocolError
 from koinon.fleet.participant.floors import Floors
 from koinon.fleet.participant.keep import COMMITS, Enrolled, Keep
@@ -29,7 +30,7 @@ MODEL = "a" * 64
 def program() -> Any:
     algorithm = kn.fedavg(kn.sgd(0.05), channel=(kn.Clip(1.0), kn.SecureSum()))
     app = App(model=linear.LinearModel(), clients=linear.clients((6,)), algorithm=algorithm, holdout=0.0)
-    return resolve(app).program()
+    return resolve(app, data=federate(app.clients, holdout=0.0)).program()
 
 
 def work(round: int, purpose: str = "train") -> dict[str, Any]:

@@ -17,6 +17,7 @@ import koinon as kn
 import linear
 from koinon.app import App, resolve
 from koinon.core.types import Purpose
+from koinon.data.dataset import federate
 from koinon.errors import ProtocolError
 from koinon.fleet.participant.keep import Keep
 from koinon.fleet.participant.making import Maker
@@ -111,7 +112,14 @@ def test_the_terms_name_the_model_that_was_sent(purpose: str, tmp_path: Path) ->
     value = {"params": {"w": np.zeros(2, np.float32), "b": np.float32(0)}, "state": {"batches": np.float32(0)}}
     asked, work = Asked(), {"round": 1, "purpose": purpose, "cohort": 4, "bytes": 0, "attempt": 0, "roster": "00" * 32}
     with closing(Keep(tmp_path)) as keep:
-        maker = Maker(resolve(app).program(), SimpleNamespace(), keep, SimpleNamespace(), asked, "r-1")  # type: ignore[arg-type]
+        maker = Maker(
+            resolve(app, data=federate(app.clients, holdout=0.0)).program(),
+            SimpleNamespace(),
+            keep,
+            SimpleNamespace(),
+            asked,
+            "r-1",
+        )  # type: ignore[arg-type]
         for model in ("a" * 64, "b" * 64):
             maker._model = (model, value)
             assert maker.made({**work, "model": model}, lambda: True) is None

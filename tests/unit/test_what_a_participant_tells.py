@@ -17,6 +17,7 @@ import linear
 from koinon.app import App, resolve
 from koinon.core.types import Payload, Purpose
 from koinon.core.wire import Wire
+from koinon.data.dataset import federate
 from koinon.errors import CompositionError
 from koinon.fleet.participant.connection import Unreachable
 from koinon.fleet.participant.floors import Floors
@@ -58,7 +59,12 @@ def party(keep: Keep, said: list[str], floors: Floors, **channel: Any) -> tuple[
     algorithm = kn.fedavg(kn.sgd(0.05), channel=(kn.Clip(1.0), kn.SecureSum(**channel)))
     app = App(model=linear.LinearModel(), clients=linear.clients((6,)), algorithm=algorithm, holdout=0.0)
     part: Any = SimpleNamespace(
-        training=resolve(app).program(), engine=None, agreement=AGREEMENT, floors=floors, run=None, once=False
+        training=resolve(app, data=federate(app.clients, holdout=0.0)).program(),
+        engine=None,
+        agreement=AGREEMENT,
+        floors=floors,
+        run=None,
+        once=False,
     )
     coordinator: Any = Coordinator()
     return Participant(part, keep, Enrolled("", None, "c0", "lyon", ""), coordinator, said.append), coordinator
