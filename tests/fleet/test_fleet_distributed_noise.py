@@ -11,7 +11,7 @@ import pytest
 
 import koinon as kn
 from fleet.noisy_app import NAMES, examples
-from fleet.processes import Fleet
+from fleet.processes import Fleet, Process
 from fleet.secure_app import app as clear
 from koinon.privacy.accountant import composed
 from koinon.privacy.mechanism import Adjacency, Event
@@ -62,6 +62,23 @@ def test_little_noise_leaves_the_sum_and_every_round_is_counted(tmp_path: Path) 
     lines = [json.loads(receipt["privacy"]) for receipt in receipts(tmp_path, "paris")]
     assert [line["round"] for line in lines] == [1, 2, 3, 4]
     assert all((line["multiplier"], line["steps"], line["rate"]) == (0.001, 4096.0, 1.0) for line in lines)
+
+
+def test_what_all_of_it_has_cost_is_said_at_the_end_as_in_simulation(tmp_path: Path) -> None:
+    """Also where a coordinator has begun it that was killed, and where nobody has looked before."""
+    with Fleet(tmp_path, APP) as fleet:
+        begun(fleet)
+        fleet.reaches(1, 60)
+        fleet.coordinator.kill()
+        fleet.serve()
+        assert fleet.coordinator.wait(60) == 0
+        said = [line for line in fleet.coordinator.said().splitlines() if line.startswith("privacy: ")]
+    one = Process("simulation", ("run", str(APP)), tmp_path).start()
+    assert one.wait(60) == 0, one.said()
+    alone = [line for line in one.said().splitlines() if line.startswith("privacy: ")]
+    assert "after 4 rounds" in said[0]
+    assert said[:-1] == alone[: len(said) - 1]
+    assert said[-1].startswith("privacy: SecureSum() protects against an honest-but-curious server only")
 
 
 def test_the_budget_ends_the_run_before_the_round_that_would_exceed_it(tmp_path: Path) -> None:

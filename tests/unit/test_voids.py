@@ -1,6 +1,8 @@
 """How many rounds in a row came to nothing, for want of whom, what is said of it, and what is written."""
 
 import json
+import logging
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from koinon.fleet.coordinator.ledger import Ledger, StageRow
 from koinon.fleet.coordinator.machine import SILENT
 from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.coordinator.voids import UNWILLING, Voids, void_reason
+from koinon.fleet.service.log import LoggedLedger
 from koinon.fleet.service.rounds import Rounds
 
 GOOD = RoundRecord(1, 3, {}, {}, 0.1, lost={"nice": SILENT})
@@ -87,6 +90,24 @@ def test_a_stage_is_read_back_as_it_was_written(tmp_path: Path) -> None:
             old = {"asked": json.dumps(["a"]), "settled": json.dumps({"clients": ["a"], "lost": {}})}
             rows.execute(sa.update(tables.stages).values(**old))
         assert ledger.stage(3, Purpose.TRAIN) == StageRow("model", ("a",), 0, ("a",), {})
+
+
+def test_a_stage_is_told_once_to_have_settled_though_somebody_refuses_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    over = StageRow("model", ("a", "b"), 1, ("a",), {"b": "late"})
+    refused = {"a": UNWILLING + "wrong codes"}
+    with FleetStore.open(tmp_path) as store:
+        ledger = LoggedLedger(store, "r-1")
+        for row in (over, replace(over, refusals=refused), replace(over, settled=(), refusals=refused, void="void")):
+            ledger.write_stage(3, Purpose.TRAIN, row)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "round 3 (train) has 1 of 2 answers",
+        "round 3 (train) has no result: void",
+        "round 3 (train) has 0 of 2 answers",
+    ]
 
 
 def test_the_status_says_what_the_last_round_lacks(

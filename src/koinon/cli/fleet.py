@@ -64,12 +64,15 @@ def serve_apps(
         if as_json and log_json:
             settings = replace(settings, invitations=0)
         status = serve(settings, apps, say if not as_json else _unsaid if log_json else _aside)
-    runs = [{name: run[name] for name in ("name", "state", "stopped", "round", "digest")} for run in status["runs"]]
+    told = ("name", "state", "stopped", "round", "digest", "privacy")
+    runs = [{name: run[name] for name in told} for run in status["runs"]]
     if as_json:
         print_json({"runs": runs})
     else:
         for run in runs:
             say(f"{run['name']}: {run['state']} after {run['round']} rounds: {run['stopped']}")
+            for line in run["privacy"] or ():
+                say(f"privacy: {line}")
             if run["digest"]:
                 say(f"digest {run['digest']}")
     if any(str(run["stopped"]).startswith("diverged") for run in runs):

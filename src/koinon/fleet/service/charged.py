@@ -24,6 +24,12 @@ class Charged:
             threading.Thread(target=self._count, args=(rounds,), name="privacy statement", daemon=True).start()
         return self._said
 
+    def wait(self) -> None:
+        """Return when the newest statement is there."""
+        self.lines()
+        with self._counting:
+            pass
+
     def _count(self, rounds: int) -> None:
         try:
             self._said = tuple(self._door.statement(self._population()).lines())

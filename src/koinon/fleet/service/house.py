@@ -54,6 +54,11 @@ class ServedRun:
         said = () if self.charged is None else self.charged.lines()
         return said if self.hidden is None else (*said, self.hidden)
 
+    def count_the_last(self) -> None:
+        """Have what a run that is over has cost counted: whoever looks once is told all of it."""
+        if self.charged is not None and self.run.ended is not None:
+            self.charged.lines()
+
 
 @dataclass(frozen=True, kw_only=True)
 class House:

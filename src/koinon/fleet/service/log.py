@@ -119,6 +119,8 @@ class LoggedLedger(Ledger):
     def write_stage(self, round: int, purpose: Purpose, row: StageRow) -> None:
         """Write whom a stage asks, or whose updates made it."""
         super().write_stage(round, purpose, row)
+        if row.refusals and row.void is None:
+            return  # it was told when it settled; that somebody does not open its sum is told as a failure
         at = {"run": self.folder.name, "round": round, "purpose": purpose.value, "asked": len(row.asked)}
         where, now = f"round {round} ({purpose.value})", time.monotonic()
         if row.settled is None:

@@ -101,6 +101,8 @@ class Coordinator:
         rests = Rests(self.house.runs)
         while any(driver.is_alive() for driver in self.drivers) or self.settings.stay:
             rests.look()
+            for served in self.house.runs.values():
+                served.count_the_last()
             await asyncio.sleep(_LOOK_SECONDS)
         rests.look()
         ends = time.monotonic() + _GRACE_SECONDS
@@ -134,6 +136,9 @@ def serve(settings: Settings, apps: Sequence[ServedApp], say: Callable[[str], No
         doors = [Door(own, coordinator.certificate) for own in bound]
         doors[-1] = replace(doors[-1], client_authority=settings.client_authority)  # the other is for browsers
         uvicorn_server.serve(coordinator.asgi(), doors, coordinator.until_over, settings.proxies)
+        for served in coordinator.house.runs.values():
+            if served.charged is not None:
+                served.charged.wait()
         return coordinator.status()
 
 
