@@ -107,7 +107,7 @@ def test_the_command_ends_badly_where_something_does_not_hold(copy: Callable[[st
     (folder / "app.safetensors").write_bytes(b"another model")
     done = koinon_verify(folder)
     assert done.returncode == 1
-    assert "DOES NOT HOLD" in done.stdout
+    assert "DOES NOT HOLD" in done.stdout and done.stdout.endswith("2 points do not hold.\n")
     assert json.loads(koinon_verify(folder, "--json").stdout)["holds"] is False
     nothing = koinon_verify(folder / "states")
     assert nothing.returncode == 1
@@ -155,6 +155,38 @@ def test_a_dropped_receipt_is_seen(copy: Callable[[str], Path], dropped: int) ->
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:dropped] + lines[dropped + 1 :]))
     assert broken(path.parents[1])
+
+
+def test_a_dropped_receipt_is_named_once_and_nobody_is_accused_of_the_rounds_behind_it(
+    copy: Callable[[str], Path],
+) -> None:
+    path = the(copy("lyon"), "receipts")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[1:]))
+    assert all("the receipt of round 2: " in what for what in broken(path.parents[1]))
+    path.write_bytes(b"".join([lines[0], *lines]))
+    assert {what.partition(": ")[0] for what in broken(path.parents[1])} == {"the receipt of round 1"}
+
+
+def test_a_receipt_that_a_crash_cut_short_is_not_there_yet(copy: Callable[[str], Path]) -> None:
+    """A participant that is started again writes the line anew."""
+    path = the(copy("lyon"), "receipts")
+    runs = the(path.parents[1], "runs")
+    runs.write_bytes(runs.read_bytes().splitlines(keepends=True)[0])
+    path.write_bytes(path.read_bytes()[:-20])
+    assert broken(path.parents[1]) == []
+
+
+def test_where_nothing_is_to_check_nothing_is_said_to_hold(copy: Callable[[str], Path]) -> None:
+    folder = copy("lyon")
+    path = the(folder, "runs")
+    path.unlink()
+    lost = koinon_verify(folder)
+    assert lost.returncode == 1 and f"{path.name} is damaged (FileNotFoundError" in lost.stderr
+    the(folder, "receipts").unlink()
+    the(folder, "commits").unlink()
+    nothing = koinon_verify(folder)
+    assert (nothing.returncode, nothing.stdout) == (1, "") and "knows of no run" in nothing.stderr
 
 
 def test_receipts_that_are_all_gone_are_seen(copy: Callable[[str], Path]) -> None:

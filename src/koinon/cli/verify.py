@@ -21,7 +21,7 @@ from koinon.core.types import Purpose
 from koinon.errors import FormatError, StoreError
 from koinon.fleet.coordinator import tables
 from koinon.fleet.coordinator.store import FleetStore
-from koinon.fleet.participant.keep import Enrolled
+from koinon.fleet.participant.keep import COMMITS, Enrolled
 from koinon.fleet.wire.receipts import Commit, Entry, Opening, Receipt, Sealed, canonical, check_chain
 from koinon.fleet.wire.signatures import Kind, OwnKey, PublicKey, decoded, digest
 from koinon.store.blobs import unpack
@@ -97,7 +97,8 @@ def verify(folder: Path, database: str | None, *, as_json: bool) -> None:
             say(f"{evidence.name} ({evidence.opening.run}), app {evidence.opening.app[:16]}...")
             for point in points:
                 say(f"  {point.standing.value:<13}  {point.what}")
-        say(f"{broken} points do not hold." if broken else "Everything that could be checked holds.")
+        wrong = "1 point does not hold." if broken == 1 else f"{broken} points do not hold."
+        say(wrong if broken else "Everything that could be checked holds.")
     if broken:
         sys.exit(Exit.FAILED)
 
@@ -114,10 +115,18 @@ def _described(evidence: Evidence, points: tuple[Point, ...]) -> dict[str, Any]:
 
 def gather(folder: Path, database: str | None = None) -> list[Evidence]:
     """Return what a coordinator's or a participant's folder has of its runs. Raises StoreError if it is neither."""
+    found = None
     if (folder / "coordinator.key").is_file():
-        return _coordinators(folder, database)
-    if (folder / "coordinator.json").is_file():
-        return _participants(folder)
+        found = _coordinators(folder, database)
+    elif (folder / "coordinator.json").is_file():
+        found = _participants(folder)
+    if found:
+        return found
+    if found is not None:
+        raise StoreError(
+            f"{folder} knows of no run, so there is nothing to check. If it is a coordinator's that is given --database, give the "
+            "same here."
+        )
     raise StoreError(
         f"{folder} is neither a coordinator's folder nor a participant's. Name what was given to koinon serve or koinon "
         "join as --dir."
@@ -157,20 +166,21 @@ def _participants(folder: Path) -> list[Evidence]:
         coordinator = PublicKey(Kind.ED25519, decoded(enrolled.coordinator))
     keys = {enrolled.client: OwnKey.at(key).public} if key.is_file() else {}
     found = []
-    for path in sorted((folder / "runs").glob("*.jsonl")):
+    known = {path.name for kind in ("runs", COMMITS, "receipts") for path in (folder / kind).glob("*.jsonl")}
+    for path in (folder / "runs" / name for name in sorted(known)):
         with _reading(path):
-            told = [dict(json.loads(line)) for line in _lines(path)]
+            told = [dict(json.loads(line)) for line in _lines(path, must=True)]
             app = next(line for line in told if "app" in line)
             end = _end_of(told)
         result = folder / f"{app['name']}{_BLOB}"
-        sent = folder / "commits" / path.name
+        sent = folder / COMMITS / path.name
         with _reading(sent):
             own = Own(enrolled.client, tuple(_sent_of(json.loads(line)) for line in _lines(sent)))
         found.append(
             Evidence(
                 name=app["name"],
                 opening=Opening(path.stem, app["app"], coordinator),
-                texts=tuple(map(_rewritten, _lines(folder / "receipts" / path.name))),
+                texts=tuple(map(_rewritten, _written(folder / "receipts" / path.name))),
                 rounds=_finished(own.sent, ended=any("state" in line for line in told)),
                 keys=keys,
                 models={end.model: result} if end is not None and result.is_file() else {},
@@ -204,8 +214,15 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(errors="replace").split("\n") if line] if path.is_file() else []
+def _lines(path: Path, *, must: bool = False) -> list[str]:
+    """Return a file's lines; none if there is no file, unless there ``must`` be one."""
+    return [line for line in path.read_text(errors="replace").split("\n") if line] if must or path.is_file() else []
+
+
+def _written(path: Path) -> list[str]:
+    """Return a file's lines without a last one that a crash cut short: a participant writes that receipt again."""
+    lines = _lines(path)
+    return lines[:-1] if lines and not path.read_bytes().endswith(b"\n") else lines
 
 
 def _rewritten(line: str) -> str:
@@ -292,11 +309,12 @@ def _sent(own: Own, receipts: list[Sealed]) -> Iterator[Point]:
     for sent in own.sent:  # twice in a round that the coordinator lost to a power cut
         made.setdefault((sent.round, sent.purpose), []).append((sent.model, sent.commit))
     counted = listed = later = 0
+    by_round = {sealed.receipt.round: sealed.receipt for sealed in receipts}
     for (number, purpose), commits in made.items():
-        if number > len(receipts):
+        if number not in by_round:  # not yet, or the chain above says that it is missing
             later += 1
             continue
-        receipt = receipts[number - 1].receipt
+        receipt = by_round[number]
         entry = _entry(receipt, purpose, own.client)
         if entry is None:
             yield _of_round(number, purpose, "this client committed, and the receipt does not list it")

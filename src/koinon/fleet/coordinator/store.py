@@ -71,7 +71,10 @@ class FleetStore:
         elif (folder / DATABASE).is_file():
             engine = sa.create_engine(f"sqlite:///file:{folder / DATABASE}?mode=ro&uri=true")
         else:
-            raise StoreError(f"{folder} holds no coordinator's store: there is no {DATABASE} in it.")
+            raise StoreError(
+                f"{folder} holds no coordinator's store: there is no {DATABASE} in it. If koinon serve is given --database, give "
+                "the same here."
+            )
         release = ExitStack()
         release.callback(engine.dispose)
         return cls(folder, engine, release)

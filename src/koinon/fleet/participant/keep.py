@@ -51,9 +51,12 @@ class Keep:
         self._answers: dict[str, dict[tuple[int, str], str]] = {}
 
     def enrolled(self) -> Enrolled | None:
-        """Return where this participant has enrolled, or None."""
+        """Return where this participant has enrolled, or None. Raises StoreError if that cannot be read."""
         path = self.folder / ENROLLED
-        return Enrolled(**json.loads(path.read_text())) if path.exists() else None
+        try:
+            return Enrolled(**json.loads(path.read_text())) if path.exists() else None
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{path} is damaged: {error!s:.80}. Restore it from a copy.") from error
 
     def enrol(self, enrolled: Enrolled) -> None:
         """Remember where this participant has enrolled."""

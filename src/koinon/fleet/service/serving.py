@@ -23,6 +23,7 @@ from koinon.core.events import Listener, RoundFinished, RoundRecord, RunFinished
 from koinon.core.execution import Plan
 from koinon.errors import ConfigurationError, StoreError
 from koinon.fleet.coordinator import tables
+from koinon.fleet.coordinator.belonging import refuse_what_is_apart
 from koinon.fleet.coordinator.chain import ReceiptChain
 from koinon.fleet.coordinator.driver import Driven, Driver
 from koinon.fleet.coordinator.key_holder import KeyHolder
@@ -154,6 +155,7 @@ class _Parts:
 def _coordinator(
     settings: Settings, store: FleetStore, apps: Sequence[ServedApp], addresses: Addresses
 ) -> Coordinator:  # fmt: skip
+    refuse_what_is_apart(store, settings.folder / "coordinator.key")
     certificate = _certificate(settings, addresses)
     key = OwnKey.at(settings.folder / "coordinator.key")
     access, waiting = LoggedAccess(store, time.monotonic), Waiting()
@@ -346,7 +348,10 @@ def _certificate(settings: Settings, addresses: Addresses) -> ServerCertificate 
 def _operator(folder: Path, url: str, certificate: ServerCertificate | None) -> str:
     """Write where and how the operator calls, for the commands on this machine; return the token's digest."""
     path = folder / OPERATOR_FILE
-    token = json.loads(path.read_text())["token"] if path.exists() else secrets.token_urlsafe(32)
+    try:
+        token = str(json.loads(path.read_text())["token"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # lost or damaged: who was told it reads it anew
+        token = secrets.token_urlsafe(32)
     shown = None if certificate is None else certificate.shown
     write_secret(path, json.dumps({"url": url, "token": token, "certificate": shown}, indent=1).encode())
     return digest(token.encode())

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from koinon.errors import FleetError
 from koinon.fleet.wire.signatures import digest, write_secret
 
 _AUTHORITY_YEARS = 20
@@ -44,14 +45,27 @@ class ServerCertificate:
 def own_certificate(folder: Path, hosts: Sequence[str]) -> ServerCertificate:
     """Return a certificate for ``hosts`` under the folder's own authority; both are made when missing.
 
-    A certificate that does not cover ``hosts``, or ends within 60 days, is made anew; the authority stays.
+    A certificate that does not cover ``hosts``, or ends within 60 days, is made anew; the authority stays. Raises
+    FleetError for one that is lost in part or damaged: enrolled parties trust no other.
     """
     authority, authority_key = folder / "ca.pem", folder / "ca.key"
     certificate, key = folder / "server.pem", folder / "server.key"
-    if not (authority.exists() and authority_key.exists()):
+    lost = [path for path in (authority, authority_key) if not path.exists()]
+    if len(lost) == 1 and certificate.exists():  # before the first certificate it is a start that was cut short
+        raise FleetError(
+            f"{lost[0]} is missing, one half of the authority that parties trust. Restore it from a copy. Without one, remove the "
+            "other half, too: then there is a new authority, and every party needs a new link and a new folder."
+        )
+    if lost:
         _make_authority(authority, authority_key)
-    if not (certificate.exists() and key.exists() and _covers(certificate, authority, hosts)):
-        _make_server(certificate, key, authority, authority_key, hosts)
+    try:
+        if not (certificate.exists() and key.exists() and _covers(certificate, authority, hosts)):
+            _make_server(certificate, key, authority, authority_key, hosts)
+    except ValueError as error:
+        raise FleetError(
+            f"{authority}, {authority_key} or {certificate} is damaged ({error!s:.80}). Restore the first two from a copy: parties trust "
+            "them; the last is made anew if it is removed."
+        ) from error
     return ServerCertificate(certificate, key, authority)
 
 

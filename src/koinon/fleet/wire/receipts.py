@@ -264,9 +264,9 @@ def check_chain(
     found: list[Finding] = []
     known = dict(keys or {})
     before: Receipt | None = None
-    for place, sealed in enumerate(receipts, start=1):
+    for sealed in receipts:
         receipt = sealed.receipt
-        wrong = [*_links(opening, place, before, receipt), *_signatures(receipt, known)]
+        wrong = [*_links(opening, before, receipt), *_signatures(receipt, known)]
         if not sealed.signed_by(opening.coordinator):
             wrong.insert(0, "the signature is not the coordinator's")
         found += [Finding(receipt.round, what) for what in dict.fromkeys(wrong)]
@@ -274,8 +274,8 @@ def check_chain(
     return tuple(found)
 
 
-def _links(opening: Opening, place: int, before: Receipt | None, receipt: Receipt) -> list[str]:
-    wrong = []
+def _links(opening: Opening, before: Receipt | None, receipt: Receipt) -> list[str]:
+    wrong, place = [], before.round + 1 if before else 1
     if receipt.round != place:
         wrong.append(f"round {place} should stand here: a receipt is missing, repeated or out of its order")
     if (receipt.run, receipt.app) != (opening.run, opening.app):
