@@ -317,7 +317,20 @@ def test_a_full_disk(tls: ServerCertificate, tmp_path: Path) -> None:
         found = wrong(seen(served.link(), folder=small / "state"))
     assert room["disk"].verdict is Verdict.OK
     assert found.check == "disk"
-    assert "900 kB" in found.found
+    assert "1 MB may be needed" in found.found
+
+
+def test_a_disk_without_any_room_is_seen_before_there_is_a_model(well: Served, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small") as small:
+        (small / "filling").write_bytes(bytes((1 << 20) - 8192))
+        found = wrong(seen(well.link(), folder=small / "state"))
+    assert (found.check, found.fix) == ("disk", "Make room there, or choose another folder with --dir.")
+
+
+def test_a_proxy_that_is_not_there_is_not_told_how_to_listen(well: Served, tmp_path: Path) -> None:
+    found = wrong(seen(well.link(), folder=tmp_path, proxy="http://127.0.0.1:1"))
+    assert found.check == "TCP port"
+    assert "--listen" not in found.fix and "HTTPS_PROXY" in found.fix
 
 
 def test_a_disk_that_cannot_be_written_to(well: Served, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ _ENOUGH_SECONDS = 0.5
 _MEASURING_SECONDS = 3.0
 _LEAST_RATE = 32 << 10  # slower uploads are ended by the coordinator
 _MODELS_ON_DISK = 3  # the model, and what a client keeps from round to round: staged and settled
+_NOTES_ON_DISK = 100_000  # bytes: keys, commits and receipts
 _MODELS_IN_MEMORY = 4  # measured with plain SGD: 3.9; an optimiser with moments keeps more
 _BLOCK = 1 << 14
 _SAME_VERSION = "Install the same version of koinon on both sides."
@@ -220,9 +221,10 @@ def _disk(case: Case) -> Answer[Case]:
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         raise Wrong(f"{folder} cannot be written to by this user", "Choose another folder with --dir.")
     free, needed = shutil.disk_usage(folder).free, _MODELS_ON_DISK * _largest(case)
-    if free < needed:
+    if free < needed + _NOTES_ON_DISK:
         raise Wrong(
-            f"{_size(free)} are free in {folder}, and {_size(needed)} may be needed ({_MODELS_ON_DISK} models)",
+            f"{_size(free)} are free in {folder}, and {_size(needed + _NOTES_ON_DISK)} may be needed ({_MODELS_ON_DISK} models, and "
+            "what is noted of every round)",
             "Make room there, or choose another folder with --dir.",
         )
     return Answer(case, f"{_size(free)} are free in {folder}{_may_be_needed(needed)}")

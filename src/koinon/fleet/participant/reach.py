@@ -152,12 +152,13 @@ def _port(case: Case) -> Answer[Case]:
     try:
         socket.create_connection((host, port), timeout=2.5).close()
     except ConnectionRefusedError as error:
-        what = "the proxy" if case.proxy else "koinon serve"
-        raise Wrong(
-            f"{host} refuses connections to port {port}: nothing listens there",
-            f"Ask whether {what} runs, and on this port. --listen 127.0.0.1:{port} is reached from its own machine "
-            f"only; --listen 0.0.0.0:{port} from others too.",
-        ) from error
+        listens = (
+            f"Ask whether koinon serve runs, and on this port. --listen 127.0.0.1:{port} is reached from its own machine "
+            f"only; --listen 0.0.0.0:{port} from others too."
+        )
+        if case.proxy:
+            listens = "Compare the proxy's host and port, in --proxy or HTTPS_PROXY, with what whoever runs it says."
+        raise Wrong(f"{host} refuses connections to port {port}: nothing listens there", listens) from error
     except TimeoutError as error:
         raise Wrong(
             f"{host} does not answer on port {port} within 2.5 s",
