@@ -1,6 +1,7 @@
 """What an operator reads of a party that is away: while the run waits, when it has ended, and how that party gets the end."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,16 @@ def test_a_run_between_rounds_says_who_is_away_and_a_pause_counts_no_time(
         _, nice = fleet.join("lyon"), fleet.join("nice")
         fleet.reaches(1, SECONDS)
         nice.kill()
-        away = "1 more client to join: 1 of 2 are here; away: nice (last heard of"
+        away = "1 more client to join: 1 of 2 are here; missing: nice (last heard of"
         fleet.until("it says who is away", lambda: away in (fleet.run()["waits_for"] or ""), SECONDS)
         fleet.until("so does the log", lambda: f"app rests. It waits for {away}" in fleet.coordinator.said(), 10)
+        key = fleet.run()["run"]
+        for change in ("pause", "resume"):
+            fleet.admin("POST", f"/v1/admin/runs/{key}/{change}", {})
+            time.sleep(0.5)
+        assert "app goes on" not in fleet.coordinator.said(), "nobody has come"
         nice.start()
         fleet.until("a round is open", lambda: (fleet.run()["open"] or {}).get("seconds_left"), SECONDS)
-        key = fleet.run()["run"]
         fleet.admin("POST", f"/v1/admin/runs/{key}/pause", {})
         paused = fleet.run()
         assert paused["state"] == "paused" and (paused["open"] or {"seconds_left": None})["seconds_left"] is None

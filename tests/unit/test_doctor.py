@@ -327,6 +327,13 @@ def test_a_disk_without_any_room_is_seen_before_there_is_a_model(well: Served, t
     assert (found.check, found.fix) == ("disk", "Make room there, or choose another folder with --dir.")
 
 
+def test_a_run_that_is_over_is_worth_a_word(tls: ServerCertificate) -> None:
+    over = replace(OFFER, runs=(replace(HEART, state="finished"),))
+    with coordinator(Behaviour(over), tls) as served:
+        found = {finding.check: finding for finding in seen(served.link())}
+    assert found["invitation"].verdict is Verdict.NOTE and "No run goes on" in found["invitation"].fix
+
+
 def test_a_proxy_that_is_not_there_is_not_told_how_to_listen(well: Served, tmp_path: Path) -> None:
     found = wrong(seen(well.link(), folder=tmp_path, proxy="http://127.0.0.1:1"))
     assert found.check == "TCP port"

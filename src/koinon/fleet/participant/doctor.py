@@ -35,6 +35,7 @@ _MODELS_ON_DISK = 3  # the model, and what a client keeps from round to round: s
 _NOTES_ON_DISK = 100_000  # bytes: keys, commits and receipts
 _MODELS_IN_MEMORY = 4  # measured with plain SGD: 3.9; an optimiser with moments keeps more
 _BLOCK = 1 << 14
+_OVER = ("finished", "cancelled", "failed")
 _SAME_VERSION = "Install the same version of koinon on both sides."
 _NEW_LINK = (
     "Ask the operator for a new link (koinon invite DIR). A party that has enrolled with this one needs no other: its "
@@ -105,7 +106,13 @@ def _invitation(case: Case) -> Answer[Case]:
         spoken = ", ".join(map(str, offer.protocol))
         raise Wrong(f"the coordinator speaks protocol {spoken}; this koinon speaks {_PROTOCOL}", _SAME_VERSION)
     names = ", ".join(f"{run.name} ({run.state})" for run in offer.runs) or "no run yet"
-    return Answer(replace(case, runs=offer.runs), f"{how}; protocol {_PROTOCOL}; runs: {names}")
+    over = bool(offer.runs) and all(run.state in _OVER for run in offer.runs)
+    fix = (
+        "No run goes on any more: who joins gets a result, if there is one. Ask the operator what comes next."
+        if over
+        else ""
+    )
+    return Answer(replace(case, runs=offer.runs), f"{how}; protocol {_PROTOCOL}; runs: {names}", fix)
 
 
 def _session(case: Case) -> str:

@@ -23,6 +23,14 @@ class Rests:
             if (waits_for is not None) is (key in self._resting):
                 continue
             self._resting ^= {key}
+            if waits_for is None and _stands(served):
+                continue
             line = f"{served.name} goes on" if waits_for is None else f"{served.name} rests. It waits for {waits_for}"
             level = logging.INFO if waits_for is None else logging.WARNING
             log.tell("rests", line, level=level, run=key, name=served.name, waits_for=waits_for)
+
+
+def _stands(served: ServedRun) -> bool:
+    """Return whether a run does not go on because its operator, or a fault, has stopped it: that is said elsewhere."""
+    ended = served.run.ended
+    return served.run.snapshot()[0].paused if ended is None else ended["state"] != "finished"

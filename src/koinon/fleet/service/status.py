@@ -96,7 +96,9 @@ def _with_the_absent(served: ServedRun, machine: MachineState, waits: str | None
     members = (member.client for member in served.run.members)
     away = [client for client in members if client not in machine.present | machine.revoked][:5]
     return (
-        f"{waits}; away: {', '.join(_last_heard(served, client, now) for client in away)}" if waits and away else waits
+        f"{waits}; missing: {', '.join(_last_heard(served, client, now) for client in away)}"
+        if waits and away
+        else waits
     )
 
 
