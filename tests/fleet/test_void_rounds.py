@@ -175,6 +175,18 @@ def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> 
         assert "No share is opened" in row["lost"][name]
 
 
+def test_a_round_that_the_schedules_quorum_voids_says_how_many_that_takes(tmp_path: Path) -> None:
+    """Five of six would do for the masks, but all are asked for."""
+    given = {"HERE": "6", "ROUNDS": "1", "QUORUM": "1.0", "SIZES": "1 1 1 1 1 1"}
+    with Fleet(tmp_path, APP, serve=("--stay",), environment=given) as fleet:
+        fleet.serve()
+        for name in NAMES:
+            fleet.join(name, environment={"SPOILT": name} if name == "tours" else None)
+        fleet.until("the round is void", lambda: fleet.run()["history"], 60)
+        why = fleet.run()["history"][0]["void"]["train"]
+    assert why.startswith("tours did not go on and said why before the sum was opened, which takes 6 clients")
+
+
 def test_one_that_refuses_stops_no_sum_that_the_others_can_open(tmp_path: Path) -> None:
     """Five of six are enough. That the sixth is still waited for, a quarter of the least time, is for the sake of wrong codes."""
     with Fleet(tmp_path, APP, serve=("--stay",), environment={"HERE": "6", "ROUNDS": "2"}) as fleet:

@@ -126,11 +126,11 @@ class State:
         answered = len(self.stage.of(*_ANSWERED))
         refused = len(self.stage.of(Standing.REFUSED))
         if self.held:
-            missing = max(_quorum(self) - answered, self.stage.least - answered + refused)
+            missing = max((enough := quorum(self.stage, self.terms)) - answered, self.stage.least - answered + refused)
             if missing <= 0:
                 return "an update that can be added of the client by whose update all others are measured"
             of_no_use = f", {refused} of them with what cannot be added" if refused else ""
-            return f"{missing} more {_clients(missing)}: {answered} have answered{of_no_use}, and {_quorum(self)} must"
+            return f"{missing} more {_clients(missing)}: {answered} have answered{of_no_use}, and {enough} must"
         return f"{len(self.stage.of(Standing.ASKED))} of {len(self.stage.standings)} answers"
 
     @property
@@ -267,13 +267,13 @@ def _advance(state: State, now: float) -> tuple[State, tuple[Command, ...]]:
         few = not stage.begins and len(state.present) < state.terms.clients
         return (_gather if few or (stage.lapses and not _ready(state, stage)) else _begin)(state, stage, now)
     answered, pending = len(stage.of(*_ANSWERED)), stage.of(Standing.ASKED)
-    over = stage.deadline is None or now >= stage.deadline
-    if (answered >= stage.target or (answered >= _quorum(state) and (over or not pending))) and _of_use(state, stage):
+    over = stage.deadline is None or now >= stage.deadline or not pending
+    if answered >= (min(stage.target, quorum(stage, state.terms)) if over else stage.target) and _of_use(state, stage):
         return _settle(state, stage)
     if stage.deadline is None:
         back = [c for c in stage.of(Standing.FAILED) if c in state.present] + _others(state, stage)
         return _ask_again(state, stage, back) if back else (state, ())
-    if over or not pending:
+    if over:
         return _retry(state, stage, now)
     return state, (Wake(stage.deadline),)
 
@@ -387,9 +387,9 @@ def _settle(state: State, stage: Stage) -> tuple[State, tuple[Command, ...]]:
     return replace(state, stage=None, present=present), (Settle(stage.of(*_ANSWERED), lost),)
 
 
-def _quorum(state: State) -> int:
-    assert state.stage is not None, "there is a quorum of an open stage only"
-    return max(state.stage.least, math.ceil(state.stage.target * state.terms.quorum))
+def quorum(stage: Stage, terms: Synchronous) -> int:
+    """Return how many answers settle a stage whose time is up."""
+    return max(stage.least, math.ceil(stage.target * terms.quorum))
 
 
 def _seconds(state: State) -> float:

@@ -351,7 +351,7 @@ class FleetRun:
 
     def _handle(self, event: events.Event) -> None:
         """Hand an event to the machine; if what follows cannot be written, nothing has happened."""
-        state, commands = machine.handle(self._state, event, self._clock())
+        before, (state, commands) = self._state.stage, machine.handle(self._state, event, self._clock())
         for command in commands:
             if isinstance(command, events.Wake):
                 continue
@@ -363,7 +363,7 @@ class FleetRun:
                 case events.Settle():
                     self._open.settle(command)
                 case events.Void():
-                    self._open.lapse(command)
+                    self._open.lapse(command, 0 if before is None else machine.quorum(before, self._state.terms))
         self._state = state
         self._changed.notify_all()
         self._notices.stir()

@@ -150,8 +150,8 @@ class OpenStage:
         row = StageRow(job.model, self.asked, len(clients), clients, over.lost, void, self.drawn, refusals)
         self._ledger.write_stage(job.round, job.purpose, row)
 
-    def lapse(self, command: Void) -> None:
-        """Settle without anybody: not even those who answered make anything."""
+    def lapse(self, command: Void, quorum: int = 0) -> None:
+        """Settle without anybody: not even those who answered make anything. ``quorum`` is how many the schedule asks for."""
         secure, before = self.job.secure, {} if self.settled is None else self.settled.lost
         assert secure is not None, "only a sum that hides its parts can be void"
         own = {
@@ -159,7 +159,7 @@ class OpenStage:
         }
         named = {c: self._members[self._members.position(c)].name for c in command.silent if c in own}
         silent = sorted(name for c, name in named.items() if own[c] == SILENT)
-        least = secure.least or self.job.least
+        least = max(secure.least or self.job.least, quorum)
         why = void_reason(silent, sorted(set(named.values()).difference(silent)), least)
         if len(self.drawn) < least and not self.asked:
             why = too_few_drawn(len(self.drawn), least)
