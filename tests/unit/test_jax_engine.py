@@ -19,7 +19,7 @@ from koinon.core.execution import Plan
 from koinon.core.types import Batch, Job, Partial, Purpose
 from koinon.engines.jax import JaxEngine
 from koinon.engines.reference import ReferenceEngine
-from koinon.errors import ModelError, UnsupportedError
+from koinon.errors import ClientError, ModelError, UnsupportedError
 from koinon.round.client import initial_state
 from koinon.round.settle import merge
 from koinon.round.training import Evaluation, FederatedTraining
@@ -341,3 +341,13 @@ def test_a_loop_in_python_is_not_compiled() -> None:
     plan = plan_of(apps.algorithm(), model=replace(MODEL, compiled=False))
     with pytest.raises(UnsupportedError, match="engine='reference'"):
         JaxEngine().run(plan, job_of(plan), {})
+
+
+def test_a_loss_that_does_not_fit_the_data_says_whose_data_and_of_what_shape() -> None:
+    model = kn.FunctionModel(lambda key: {"w": jnp.zeros(3)}, lambda params, x, y: (x @ params["w"] - y) ** 2, None, ())
+    narrow = {"paris": (np.ones((4, 2), np.float32), np.ones(4, np.float32))}
+    with pytest.raises(
+        ClientError, match=r"loss cannot be computed on examples of 'paris', with float32\[2\] as x"
+    ) as found:
+        kn.fit(model, narrow, stop=kn.Stop(rounds=1), progress=False)
+    assert isinstance(found.value.__cause__, TypeError)

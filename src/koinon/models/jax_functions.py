@@ -13,7 +13,7 @@ import numpy as np
 from koinon import metrics, tree
 from koinon.core.protocols import Dataset
 from koinon.core.types import Batch, Metrics, Variables
-from koinon.errors import ModelError
+from koinon.errors import ClientError, KoinonError, ModelError
 from koinon.metrics import EXAMPLES, LOSS, Metric
 from koinon.models.describe import describe_function
 from koinon.models.example_gradients_jax import clipped_gradient
@@ -83,12 +83,24 @@ class FunctionModel:
         return metrics.finish(present, sums)
 
     def check(self, data: Dataset) -> None:
-        """Raise ModelError unless ``loss`` gives one value per example of ``data``."""
+        """Raise ModelError unless ``loss`` gives one value per example of ``data``, ClientError if it raises on them."""
         x, y = (tree.map(lambda a: a[:2], part) for part in (data.x, data.y))
         rows = len(tree.leaves(y)[0])
         batch = Batch(x, y, np.ones(rows, np.float32), np.zeros(2, np.uint32))
         shapes = jax.eval_shape(self.init_params, jnp.zeros(2, jnp.uint32))
-        jax.eval_shape(lambda params: self._losses(params, batch), shapes)
+        try:
+            jax.eval_shape(lambda params: self._losses(params, batch), shapes)
+        except KoinonError:
+            raise
+        except Exception as error:
+            name, first = data.names[0], str(error).partition("\n")[0].rstrip(".")
+            raise ClientError(
+                f"The model's loss cannot be computed on examples of {name!r}, with {_of_a_row(x)} as x and {_of_a_row(y)} as y: "
+                f"{type(error).__name__}: {first}. The traceback above names the line: is the "
+                "data as the model expects it?",
+                client=name,
+                stage="check",
+            ) from error
 
     def computable_here(self) -> bool:
         """Return True: JAX is imported."""
@@ -116,6 +128,11 @@ class FunctionModel:
                 f"found shape {list(losses.shape)}. Leave the mean over the batch to koinon."
             )
         return losses
+
+
+def _of_a_row(examples: Tree) -> str:
+    """Return the types and shapes of one row's arrays, for people."""
+    return ", ".join(f"{np.asarray(leaf).dtype}{list(np.shape(leaf)[1:])}" for leaf in tree.leaves(examples))
 
 
 def _clipped(
