@@ -55,6 +55,19 @@ def test_run_prints_one_object_and_logs_elsewhere(here: Path) -> None:
     assert "round 4/4" in done.stderr
 
 
+@pytest.mark.parametrize("runtime", ["local", "processes"])
+def test_what_an_app_prints_does_not_get_between_a_program_and_the_one_object(here: Path, runtime: str) -> None:
+    app = "import koinon as kn\nimport numpy as np\n\nprint('loading')\n\ndef train(params, data, task):\n"
+    app += "    print('training', flush=True)\n    return params, len(data[0]), {}\n\n"
+    app += "loop = kn.OwnLoop(params={'w': np.zeros(2)}, train=train)\n"
+    app += "app = kn.App(model=loop, clients={'paris': (np.ones((8, 2)), np.ones(8))}, stop=kn.Stop(rounds=1))\n"
+    (here / "app.py").write_text(app)
+    done = koinon("run", "app.py", "--json", "--set", f"runtime={runtime}", "--set", "workers=1", cwd=here)
+    assert json.loads(done.stdout)["rounds"] == 1, done.stderr
+    assert "loading" in done.stderr and "training" in done.stderr
+    assert koinon("run", "app.py", cwd=here).stdout.startswith("loading\n")
+
+
 def test_the_same_line_again_changes_nothing(here: Path) -> None:
     first = json.loads(koinon("run", "app.py", "--out", "kept", "--json", cwd=here).stdout)
     again = json.loads(koinon("run", "app.py", "--out", "kept", "--json", cwd=here).stdout)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from koinon.cli.exit_status import AppFileError, Exit
+from koinon.cli.output import leave_to_json
 
 _FLEET = ("cryptography", "httptools", "prometheus_client", "sqlalchemy", "starlette", "urllib3", "uvicorn", "uvloop")
 _GOES_ON = "A run with --out, or between institutions, goes on from its last round: run the same line again."
@@ -23,7 +24,13 @@ _CHANGES = click.option(
     "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, e.g. work.epochs=2."
 )
 _TRACK = click.option("--track", multiple=True, metavar="TRACKER:WHERE", help="Log every round, e.g. tensorboard:runs.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+_JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=leave_to_json,
+    help="One JSON object on stdout, everything else on stderr.",
+)
 _PROXY = click.option("--proxy", help="HTTP proxy. Default: what HTTPS_PROXY says.")
 _CERTIFICATE = click.option("--certificate", type=_FILE, help="mTLS: this party's certificate (PEM).")
 _KEY = click.option("--key", type=_FILE, help="Its key.")
