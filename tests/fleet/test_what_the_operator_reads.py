@@ -56,7 +56,7 @@ def test_a_status_says_what_is_waited_for_how_long_and_lines_its_columns_up(
         f"  waits for {waits}; 3 min 10 s left",
         "  loss 0.2500",
         "  metz-hospital.example  asked   heard of 5 s ago",
-        "  nice                   failed  not heard of since the start  no column age",
+        "  nice                   failed  not heard of since the start  last error: no column age",
         "other: finished, 0 of 20 rounds",
         "  cancelled by the operator",
         "1 invitation can still be used",

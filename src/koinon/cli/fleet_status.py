@@ -31,7 +31,12 @@ def show_status(folder: Path, *, as_json: bool) -> None:
         for line in filter(None, _course(run)):
             say(f"  {line}")
         rows = [
-            (client["name"], client["standing"], _heard(client), client["last_error"] or "")
+            (
+                client["name"],
+                client["standing"],
+                _heard(client),
+                f"last error: {client['last_error']}" if client["last_error"] else "",
+            )
             for client in run["clients"]
         ]
         for line in _aligned(rows):
