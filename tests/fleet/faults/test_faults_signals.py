@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM of both sides: a clean end with a documented status, and the same line goes on."""
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,20 @@ def test_both_sides_end_by_themselves_when_the_run_is_over(app: Path, tmp_path: 
         assert [participant.wait(60) for participant in participants] == [0, 0, 0], fleet.story()
         assert fleet.coordinator.wait(20) == 0
         assert "The run is finished" in participants[0].said()
+
+
+def test_a_coordinator_in_a_scripts_background_leaves_the_interrupts_that_it_was_started_without(
+    app: Path, tmp_path: Path
+) -> None:
+    """A shell starts such a process deaf to Ctrl-C: it goes on, and does not end as if all were done."""
+    with Fleet(tmp_path, app) as fleet:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            fleet.serve()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        fleet.coordinator.signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert fleet.answers()
+        fleet.coordinator.signal(signal.SIGTERM)
+        assert fleet.coordinator.wait(15) == STATUS[signal.SIGTERM]

@@ -58,6 +58,8 @@ async def _serve(
     told: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_IGN:  # so are Ctrl-C's for a process in a script's background
+                continue
             asyncio.get_running_loop().add_signal_handler(number, _tell, told, number)
     serving = [asyncio.create_task(server.serve([door.bound])) for server, door in zip(servers, doors, strict=True)]
     over = asyncio.ensure_future(until())
