@@ -450,13 +450,15 @@ def test_a_party_that_has_enrolled_is_known_by_its_key(tls: ServerCertificate, t
     with closing(Keep(tmp_path / "lyon")) as keep, coordinator(Behaviour(party=keep.key.public), tls) as served:
         link = served.link(token=USED)
         assert "--dir" in wrong(seen(link, folder=keep.folder)).fix  # it has a key, and has not enrolled
-        keep.enrol(Enrolled(link.url, None, PARTY, "lyon", ""))
+        assert tls.authority is not None
+        enrolled = Enrolled(link.url, tls.authority.read_text(), PARTY, "lyon", "")
+        keep.enrol(enrolled)
         at_work = wrong(seen(link, folder=keep.folder))
         keep.close()
         found = seen(link, folder=keep.folder, app=APP)
         stranger = tmp_path / "stranger"
         with closing(Keep(stranger)) as other:
-            other.enrol(Enrolled(link.url, None, PARTY, "lyon", ""))
+            other.enrol(enrolled)
         assert "signed" in wrong(seen(link, folder=stranger)).found
     assert at_work.check == "invitation"
     assert "as it should be" in at_work.fix

@@ -20,6 +20,7 @@ from koinon.fleet.participant.floors import Floors
 from koinon.fleet.service.settings import Settings
 from koinon.fleet.wire.encrypted_terms import HolderLink
 from koinon.fleet.wire.link import JoinLink
+from koinon.fleet.wire.texts import NAME_RULE, is_name
 from koinon.identity import versions
 
 
@@ -53,8 +54,11 @@ def settings(
 
 
 def place(options: dict[str, Any]) -> Place:
-    """Return whose data it is and where."""
-    return Place(name=options["name"] or socket.gethostname(), data=options["data"], folder=options["folder"])
+    """Return whose data it is and where. Raises ConfigurationError for a name that no coordinator takes: a folder bears it."""
+    name = options["name"] or socket.gethostname()
+    if not is_name(name):
+        raise ConfigurationError(f"{NAME_RULE} Give --name one; found {name!r}.")
+    return Place(name=name, data=options["data"], folder=options["folder"])
 
 
 def reach(link: str, options: dict[str, Any]) -> Reach:

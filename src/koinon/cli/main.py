@@ -174,7 +174,11 @@ def serve(
 @click.option("--roster", type=_FILE, help="Take part in secure sums with its members only.")
 @click.option("--roster-key", metavar="KEY", help="Whose signature the roster must bear.")
 @click.option(
-    "--patience", type=float, default=86_400.0, show_default=True, help="Seconds to wait for the coordinator."
+    "--patience",
+    type=click.FloatRange(0.0),
+    default=86_400.0,
+    show_default=True,
+    help="Seconds to wait for the coordinator.",
 )
 @_CHANGES
 def join(link: str, app_file: Path, changes: tuple[str, ...], threads: int, **options: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import re
 import secrets
 import threading
 import time
@@ -16,10 +15,10 @@ from koinon.fleet.coordinator import tables as t
 from koinon.fleet.coordinator.store import FleetStore
 from koinon.fleet.wire.refusal import Refusal
 from koinon.fleet.wire.signatures import Kind, PublicKey, decoded, digest, encoded, signed_text
+from koinon.fleet.wire.texts import NAME_RULE, is_name
 
 SESSION_SECONDS = 900.0
 _CHALLENGE_SECONDS = 60.0
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -223,5 +222,5 @@ def _row(client: Client) -> dict[str, object]:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise Refusal(422, "malformed", "A name has 1 to 64 letters, digits, dots, underscores or hyphens.")
+    if not is_name(name):
+        raise Refusal(422, "malformed", NAME_RULE)

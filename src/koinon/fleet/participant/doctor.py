@@ -15,8 +15,9 @@ from typing import Any
 
 from koinon.errors import FormatError, StoreError
 from koinon.fleet.participant import reach
+from koinon.fleet.participant.enrolment import belongs
 from koinon.fleet.participant.examination import Answer, Check, Finding, Wrong, examine
-from koinon.fleet.participant.keep import ENROLLED, Keep
+from koinon.fleet.participant.keep import Keep, enrolled
 from koinon.fleet.participant.reach import Case
 from koinon.fleet.wire.offer import Offer
 from koinon.fleet.wire.receipts import canonical
@@ -87,10 +88,16 @@ def _coordinator(case: Case) -> Answer[Case]:
 
 def _invitation(case: Case) -> Answer[Case]:
     """Ask what the token opens, without using it up; for a party that has enrolled, what its own key opens."""
+    known = enrolled(case.folder)
+    if known is not None and not belongs(known, case.link):
+        raise Wrong(
+            f"{case.folder} belongs to the coordinator at {known.url}, and this link is one of another authority",
+            "Take part from another folder (--dir), also if it is the same coordinator with a new authority.",
+        )
     case = replace(case, authorization=f"Invitation {case.link.token}")
     status, body = _ask(case, "POST", "/v1/probe")
     how = "valid and not used yet"
-    if status == 401 and (case.folder / ENROLLED).exists():
+    if status == 401 and known is not None:
         case = replace(case, authorization=f"Bearer {_session(case)}")
         status, body = _ask(case, "POST", "/v1/probe")
         how = f"used, and the key in {case.folder} is known"

@@ -13,14 +13,19 @@ from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.signatures import Kind, digest, encoded, signed_text
 
 
+def belongs(known: Enrolled, link: JoinLink) -> bool:
+    """Return whether a link leads to the coordinator that a folder has enrolled at, as far as the link says."""
+    pinned = None if known.authority is None else fingerprint(known.authority.encode("ascii"))
+    return link.authority in (None, pinned)
+
+
 def enrolled_party(name: str, link: JoinLink, reach: Reach, keep: Keep, say: Callable[[str], None]) -> Enrolled:
     """Return where this participant belongs: from its folder, or by its invitation."""
     known = keep.enrolled()
     if known is not None:
         if known.name != name:
             raise FleetError(f"{keep.folder} belongs to {known.name!r}. Join as that, or choose another --dir.")
-        pinned = None if known.authority is None else fingerprint(known.authority.encode("ascii"))
-        if link.authority not in (None, pinned):
+        if not belongs(known, link):
             raise FleetError(
                 f"{keep.folder} belongs to the coordinator at {known.url}, and the join link is one of another authority. Take part there "
                 "from another folder (--dir), also if it is the same coordinator with a new authority."

@@ -52,11 +52,7 @@ class Keep:
 
     def enrolled(self) -> Enrolled | None:
         """Return where this participant has enrolled, or None. Raises StoreError if that cannot be read."""
-        path = self.folder / ENROLLED
-        try:
-            return Enrolled(**json.loads(path.read_text())) if path.exists() else None
-        except (ValueError, TypeError) as error:
-            raise StoreError(f"{path} is damaged: {error!s:.80}. Restore it from a copy.") from error
+        return enrolled(self.folder)
 
     def enrol(self, enrolled: Enrolled) -> None:
         """Remember where this participant has enrolled."""
@@ -186,6 +182,15 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error.strerror}. Make room there.") from error
+
+
+def enrolled(folder: Path) -> Enrolled | None:
+    """Return where a folder's participant has enrolled, or None, also while its process runs. Raises StoreError."""
+    path = folder / ENROLLED
+    try:
+        return Enrolled(**json.loads(path.read_text())) if path.exists() else None
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{path} is damaged: {error!s:.80}. Restore it from a copy.") from error
 
 
 def noted(folder: Path, kind: str, run: str) -> list[dict[str, Any]]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 
+NAME_RULE = "A name has 1 to 64 letters, digits, dots, underscores or hyphens."
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def is_name(text: str) -> bool:
+    """Return whether a party may be called so: ``NAME_RULE``."""
+    return _NAME.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:
