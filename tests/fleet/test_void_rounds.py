@@ -175,6 +175,25 @@ def test_who_says_why_it_opens_no_share_is_not_called_silent(tmp_path: Path) -> 
         assert "No share is opened" in row["lost"][name]
 
 
+def test_who_refuses_after_it_was_killed_is_not_called_silent_either(tmp_path: Path) -> None:
+    unjudged = {"HERE": "6", "ROUNDS": "1", "LONGEST": "20", "SIZES": "1 1 1 1 1 1"}
+    with Fleet(tmp_path, APP, serve=("--stay",), environment=unjudged) as fleet:
+        fleet.serve()
+        fleet.admin("POST", f"/v1/admin/runs/{fleet.run()['run']}/pause", {})
+        lyon = fleet.join("lyon", environment=dying(fleet, "lyon", 1))
+        for name in NAMES[1:]:
+            fleet.join(name, environment=odd("lying") if name in ("nice", "tours") else None)
+        joined(fleet, 6)
+        fleet.admin("POST", f"/v1/admin/runs/{fleet.run()['run']}/resume", {})
+        assert lyon.wait(60) == -signal.SIGKILL, fleet.story()
+        lyon.environment["DIES_AT"] = "0"
+        lyon.start()
+        fleet.until("the round is void", lambda: fleet.run()["history"], 60)
+        row = fleet.run()["history"][0]
+    for name in ("lyon", "metz", "paris", "rome"):
+        assert row["lost"][name].startswith("did not help to open the sum: "), row["lost"]
+
+
 def test_a_round_that_the_schedules_quorum_voids_says_how_many_that_takes(tmp_path: Path) -> None:
     """Five of six would do for the masks, but all are asked for."""
     given = {"HERE": "6", "ROUNDS": "1", "QUORUM": "1.0", "SIZES": "1 1 1 1 1 1"}

@@ -251,3 +251,22 @@ def test_no_message_of_a_void_sum_is_taken_or_handed_out(parties: tuple[World, l
             world.mailbox.post(at, "c-1", world.keys["c-1"], Letter("server", "", ""))
     masked(world, five, place(3, Purpose.EVALUATE))
     masked(world, five, place(4))
+
+
+@pytest.mark.parametrize("error", [ProtocolError, FormatError])
+def test_who_refuses_once_has_nothing_left_to_be_asked_for(
+    error: type[Exception], parties: tuple[World, list[Party]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a participant that finds a message wrong when it is idle would be handed it for ever."""
+    world, five = parties
+    masked(world, five, place(3))
+    refuses = five[0]
+
+    def wrong(*_: object) -> None:
+        raise error("not a message of this sum")
+
+    monkeypatch.setattr(refuses.sums, "_letter", lambda *_: b"")
+    monkeypatch.setattr(refuses.sums, "_answered", wrong)
+    with pytest.raises(error):
+        refuses.sums.open(place(3), lambda: True)
+    assert refuses.sums.pending(RUN) is None

@@ -16,7 +16,7 @@ from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.algorithm import Algorithm
 from koinon.core.execution import Engine
 from koinon.core.types import Job, Payload, Purpose
-from koinon.errors import FleetError, KoinonError, ProtocolError, StoreError
+from koinon.errors import FleetError, FormatError, KoinonError, ProtocolError, StoreError
 from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.encrypted import Seal
 from koinon.fleet.participant.keep import Keep
@@ -101,11 +101,18 @@ class Maker:
         if self.opens:
             self._sums.open(self._place(work), lambda: True)
 
-    def finish(self, still: Callable[[], bool]) -> None:
-        """See the secure sum to its end that a crash came between, as long as ``still`` says that nothing else is asked."""
+    def finish(self, still: Callable[[], bool], fail: Callable[[Mapping[str, Any], str], Any]) -> None:
+        """See the secure sum to its end that a crash came between, as long as ``still`` says that nothing else is asked.
+
+        This participant's masked update has been sent; ``fail`` tells why it does not help to open the sum, if it refuses.
+        """
         place = self._sums.pending(self._run)
-        if place is not None:
-            self._sums.open(place, still)
+        try:
+            if place is not None:
+                self._sums.open(place, still)
+        except (ProtocolError, FormatError) as error:
+            assert place is not None, "what is refused is a sum"
+            fail({"round": place.round, "purpose": place.purpose.value}, str(error))
 
     def end(self) -> None:
         """Drop what could still open a sum of a run that is over."""

@@ -16,7 +16,7 @@ from koinon import tree
 from koinon.channel.secure_sum import secure_sum_of
 from koinon.core.execution import Engine
 from koinon.core.types import Purpose
-from koinon.errors import FleetError, FormatError, KoinonError, ProtocolError, StoreError
+from koinon.errors import FleetError, FormatError, KoinonError, StoreError
 from koinon.exact import LARGEST_WEIGHT
 from koinon.fleet.participant.connection import Connection, Reach, Unreachable
 from koinon.fleet.participant.enrolment import enrolled_party
@@ -164,15 +164,8 @@ class Participant:
         elif work["state"] != "idle":
             return self._ended(work)
         else:
-            self._finish()
+            self._maker.finish(self._idle, self._fail)
         return None
-
-    def _finish(self) -> None:
-        """See a secure sum to its end that a crash came between: this participant's vector has been sent."""
-        try:
-            self._maker.finish(self._idle)
-        except ProtocolError as error:
-            self._say(str(error))
 
     def _session(self) -> str:
         """Return a session's token; a challenge that a lost answer used up, or a restart voided, is asked for anew."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from koinon.core.types import Purpose
-from koinon.errors import ProtocolError
+from koinon.errors import FormatError, ProtocolError
 from koinon.fleet.participant.connection import Connection
 from koinon.fleet.participant.keep import Keep
 from koinon.fleet.wire.refusal import Refusal
@@ -100,7 +100,7 @@ class SecureSums:
         """Agree to the survivors and open the shares that their sum needs; return when the round is over without it, too.
 
         It returns as well once ``still`` says that there is something else to do, and where a coordinator that was started anew has not
-        come back to the round: it may ask for the shares later. Raises ProtocolError for what it refuses.
+        come back to the round: it may ask for the shares later. Raises ProtocolError, FormatError for what it refuses.
         """
         state = self._known(place)
         if not isinstance(state, Masked):
@@ -116,7 +116,7 @@ class SecureSums:
                 return
             if refusal.code != "over":
                 raise
-        except ProtocolError:
+        except (ProtocolError, FormatError):
             self.write(place, state.client)
             raise
         self.write(place, state.client)
