@@ -37,6 +37,14 @@ def test_three_in_a_row_are_too_many() -> None:
     assert after(VOID, VOID, VOID, UNJUDGED) == Voids(), "an evaluation without a result does not make a round void"
 
 
+def test_a_draw_of_too_few_is_nobodys_silence() -> None:
+    drawn = RoundRecord(
+        2, 0, {}, {}, 0.1, void={"train": "2 clients were drawn, and the sum takes 3: nobody was asked"}
+    )
+    assert after(drawn, drawn, VOID) == Voids(1, ("nice",)), "the run does not rest after the first silence"
+    assert after(VOID, VOID, drawn, VOID).awaited == ("nice",), "and does after the third, whatever was drawn between"
+
+
 def test_a_run_rests_for_want_of_the_unwilling_too() -> None:
     """Else who makes the others refuse, by wrong codes, has used up its rounds before anybody looks."""
     void = RoundRecord(

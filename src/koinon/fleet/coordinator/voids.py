@@ -17,7 +17,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Voids:
-    """The void rounds since the last with a result, and the parties that the last of them lacked: silent, or unwilling."""
+    """The rounds void for want of somebody since the last with a result, and whom the last of them lacked: silent, or unwilling."""
 
     count: int = 0
     missing: tuple[str, ...] = ()
@@ -26,8 +26,8 @@ class Voids:
         """Return what it becomes with a finished round."""
         if Purpose.TRAIN.value not in record.void:
             return Voids()
-        lacked = (name for name, why in record.lost.items() if why == SILENT or why.startswith(UNWILLING))
-        return Voids(self.count + 1, tuple(lacked))
+        lacked = tuple(name for name, why in record.lost.items() if why == SILENT or why.startswith(UNWILLING))
+        return Voids(self.count + 1, lacked) if lacked else self  # chance drew too few: that says nothing of anybody
 
     @property
     def awaited(self) -> tuple[str, ...]:
