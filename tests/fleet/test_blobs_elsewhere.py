@@ -177,6 +177,7 @@ def test_copies_that_cannot_be_made_lose_no_round_and_are_told_the_operator(tmp_
         parties = [fleet.join(name) for name in NAMES]
         shown = fleet.until("it is shown", lambda: _shown(fleet), SECONDS)
         assert "A model cannot be copied to --blobs" in shown
+        assert fleet.run()["state"] != "paused", "no round waits for a copy"
         for party in parties:
             assert party.wait(SECONDS) == 0, fleet.story()
         assert fleet.coordinator.wait(SECONDS) == 0, fleet.story()

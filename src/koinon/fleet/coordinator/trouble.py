@@ -14,7 +14,7 @@ class Trouble:
 
     def __init__(self, run: str, clock: Callable[[], float]) -> None:
         self._run, self._clock = run, clock
-        self._last: tuple[str, float] | None = None
+        self._last: tuple[str, float, bool] | None = None
 
     @property
     def text(self) -> str | None:
@@ -22,12 +22,19 @@ class Trouble:
         last = self._last
         return last[0] if last is not None and self._clock() - last[1] < _FRESH_SECONDS else None
 
-    def note(self, message: str) -> None:
-        """Note a failure; what goes on is logged once."""
+    @property
+    def stops(self) -> bool:
+        """Whether the run cannot go on for what went wrong."""
+        return self.text is not None and self._last is not None and self._last[2]
+
+    def note(self, message: str, *, stops: bool = True) -> None:
+        """Note a failure; what goes on is logged once. One that ``stops`` the run is not hidden by one that does not."""
         if message != self.text:
             _LOG.error("run %s: %s", self._run, message)
-        self._last = message, self._clock()
+        if stops or not self.stops:
+            self._last = message, self._clock(), stops
 
     def over(self) -> None:
-        """Forget it: what could not be written is written."""
-        self._last = None
+        """Forget what stopped the run: it goes on."""
+        if self.stops:
+            self._last = None

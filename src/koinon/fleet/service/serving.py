@@ -190,7 +190,7 @@ def _run(app: ServedApp, settings: Settings, parts: _Parts) -> tuple[ServedRun, 
     schedule = replace(algorithm.schedule, clients=least_present(algorithm))
     run = LoggedRun(app.name, key, schedule, ledger, parts.spool, time.monotonic)
     if ledger.mirror is not None:
-        ledger.mirror.on_trouble(run.trouble.note)
+        ledger.mirror.on_trouble(partial(run.trouble.note, stops=False))
     found = ledger.load()
     rounds = Rounds(() if found is None else found[0].history)
     plan = replace(app.training.plan, data=run.members)

@@ -31,7 +31,7 @@ def state_of(served: ServedRun) -> str:
     if run.ended is not None:
         return str(run.ended["state"])
     state, job, _ = run.snapshot()
-    if state.paused or run.trouble.text is not None:
+    if state.paused or run.trouble.stops:
         return "paused"
     if job is None or state.stage is None:  # no round was opened yet, or this one is being added up
         return "waiting" if len(state.present) < state.terms.clients else "training"
@@ -51,7 +51,7 @@ def _run(house: House, served: ServedRun) -> dict[str, Any]:
         "algorithm": served.algorithm,
         "app": served.app,
         "state": state_of(served),
-        "waits_for": None if ended else run.trouble.text or _waits_for(served, machine, now),
+        "waits_for": None if ended else _with_trouble(served, _waits_for(served, machine, now)),
         "round": history[-1]["round"] if history else 0,
         "rounds": served.rounds,
         "stopped": ended.get("stopped"),
@@ -89,6 +89,12 @@ def _waits_for(served: ServedRun, machine: MachineState, now: float) -> str | No
     useless = machine.stage.of(Standing.FAILED, *([Standing.REFUSED] if machine.held else []))[:5]
     failed = [f"{_name(served, c)} ({machine.stage.reasons.get(c, 'its update cannot be added')})" for c in useless]
     return f"{waits}: {', '.join([*silent, *failed])}" if silent or failed else waits
+
+
+def _with_trouble(served: ServedRun, waits: str | None) -> str | None:
+    """Return what is waited for, with what went wrong; that alone where the run cannot go on for it."""
+    trouble = served.run.trouble
+    return f"{waits}; {trouble.text}" if waits and trouble.text and not trouble.stops else trouble.text or waits
 
 
 def _with_the_absent(served: ServedRun, machine: MachineState, waits: str | None, now: float) -> str | None:
