@@ -99,12 +99,14 @@ def test_every_event_of_a_run_is_one_json_object_without_any_secret(tmp_path: Pa
     assert {(line["name"], line["code"]) for line in refused} == {("paris", "refused")}
     assert {line["round"] for line in refused} == {1, 2, 3}
     committed = [(line["round"], line["name"]) for line in logged.events("committed") if line["purpose"] == "train"]
-    assert set(committed) - {(1, "nice")} == {(1, "lyon"), (2, "lyon"), (3, "lyon"), (2, "nice"), (3, "nice")}
+    early = {(1, "nice"), (2, "nice")}  # a round is drawn while the one before works: the fourth may have come after that
+    assert set(committed) - early == {(1, "lyon"), (2, "lyon"), (3, "lyon"), (3, "nice")}
     assert len(set(committed)) == len(committed)
     settled = [line for line in logged.events("settled") if line["purpose"] == "train"]
     assert [line["round"] for line in settled] == [1, 2, 3]
     assert (settled[0]["lost"].keys(), settled[0]["counted"]) == ({rome}, settled[0]["asked"] - 1)
-    assert [line["counted"] for line in settled[1:]] == [3, 3] and all(line["seconds"] > 0 for line in settled)
+    assert settled[1]["counted"] == 2 + ((2, "nice") in committed) and settled[2]["counted"] == 3
+    assert all(line["seconds"] > 0 for line in settled)
     assert {line["round"] for line in logged.events("asked")} == {1, 2, 3}
     finished = logged.events("finished")
     assert [(line["round"], line["refused"]) for line in finished] == [(1, 1), (2, 1), (3, 1)]
