@@ -195,8 +195,9 @@ def test_with_several_runs_people_read_whose_round_is_done(tmp_path: Path) -> No
     changes = ("algorithm.schedule.clients=1", "stop.rounds=2")
     with Fleet(tmp_path, APP, serve=(str(other),), changes=changes) as fleet:
         fleet.serve()
-        fleet.join("lyon", options=("--run", "app"))
+        lyon = fleet.join("lyon", options=("--run", "app"))
         fleet.until("app is over", lambda: "app is finished" in fleet.coordinator.said(), SECONDS)
+        assert "Without --data it is the app's own examples of 'lyon' that are trained on" in lyon.said()
         said = fleet.coordinator.said()
     assert re.findall(r"\d\d:\d\d:\d\d (app: round [12] of 2)", said) == ["app: round 1 of 2", "app: round 2 of 2"]
     assert "has joined app with" in said and "other: round" not in said

@@ -96,6 +96,8 @@ def join_app(
     app, inner = change(load(file), changes)
     resolved = resolve(app, inner, party(app, place.name, place.data))
     _require(resolved.plan.algorithm)
+    if place.data is None:  # what an app rehearses with may not be what a party means to train on
+        say(f"Without --data it is the app's own examples of {place.name!r} that are trained on")
     part = Participation(
         training=resolved.program(),
         engine=new_engine(resolved.engine),

@@ -158,7 +158,7 @@ def serve(
 @cli.command()
 @click.argument("link")
 @click.argument("app_file", type=_FILE)
-@click.option("--data", help="Where this party's examples are: what the App's data= takes.")
+@click.option("--data", help="Where this party's examples are: what the App's data= takes. Default: the App's own.")
 @click.option("--name", help="This party's name. Default: the name of the machine.")
 @click.option("--dir", "folder", type=_FOLDER, help="What is kept. Default: koinon-NAME.")
 @click.option("--run", help="Which run, where the coordinator has several of the same app.")
