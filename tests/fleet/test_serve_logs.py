@@ -99,10 +99,7 @@ def test_every_event_of_a_run_is_one_json_object_without_any_secret(tmp_path: Pa
     assert {(line["name"], line["code"]) for line in refused} == {("paris", "refused")}
     assert {line["round"] for line in refused} == {1, 2, 3}
     committed = [(line["round"], line["name"]) for line in logged.events("committed") if line["purpose"] == "train"]
-    early = {
-        (1, "nice"),
-        (2, "nice"),
-    }  # a round is drawn while the one before works: the fourth may have come after that
+    early = {(1, "nice"), (2, "nice")}  # a round is drawn while the one before works: perhaps before the fourth came
     assert set(committed) - early == {(1, "lyon"), (2, "lyon"), (3, "lyon"), (3, "nice")}
     assert len(set(committed)) == len(committed)
     settled = [line for line in logged.events("settled") if line["purpose"] == "train"]

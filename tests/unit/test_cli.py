@@ -104,10 +104,10 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(here: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_at_random_goes_on_to_the_same_end(here: Path) -> None:
-    whole = json.loads(koinon("run", "app.py", "--set", "stop.rounds=400", "--json", cwd=here).stdout)
+    whole = json.loads(koinon("run", "app.py", "--set", "stop.rounds=1500", "--json", cwd=here).stdout)
     command = [sys.executable, "-c", "from koinon.cli.main import main; main()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = ["run", "app.py", "--out", "kept", "--set", "stop.rounds=400"]
+    arguments = ["run", "app.py", "--out", "kept", "--set", "stop.rounds=1500"]
     kills = 0
     for step in range(60):
         with subprocess.Popen(
