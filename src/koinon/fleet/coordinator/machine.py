@@ -65,9 +65,7 @@ class Stage:
     essential: tuple[str, ...] = ()
     lapses: bool = False  # void, and not waiting for more, when its time is up with too few
     awaited: Mapping[str, str] = field(default_factory=dict)  # who has to come back before anybody is asked
-    begins: bool = (
-        True  # a round, for which as many as the schedule says must be here; else they have only so long to come
-    )
+    begins: bool = True  # a round, for which as many must be here as the schedule says; else they have so long to come
     standings: Mapping[str, Standing] = field(default_factory=dict)  # of everybody who was asked
     reasons: Mapping[str, str] = field(default_factory=dict)
     target: int = 0  # so many answers are all that is wanted

@@ -21,7 +21,7 @@ def proxy_pool(text: str, **options: Any) -> urllib3.ProxyManager:
     """Return a pool of connections through the proxy ``http://name:password@host:port``. Raises FleetError."""
     where = proxy_address(text)
     try:
-        return urllib3.ProxyManager(where, proxy_headers=_known(text), **options)
+        return urllib3.ProxyManager(where, proxy_headers=proxy_login(text), **options)
     except urllib3.exceptions.LocationValueError as error:  # a kind of proxy or an address that there is not
         raise FleetError(
             f"The proxy {where} cannot be used: {error}. Give it as http://HOST:PORT or http://NAME:PASSWORD@HOST:PORT in "
@@ -29,10 +29,10 @@ def proxy_pool(text: str, **options: Any) -> urllib3.ProxyManager:
         ) from error
 
 
-def _known(text: str) -> dict[str, str]:
+def proxy_login(text: str) -> dict[str, str]:
     """Return what the proxy is told of who asks."""
     parts = urlsplit(text)
     if parts.username is None:
         return {}
-    known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import email.utils
 import http.client
@@ -15,11 +14,12 @@ from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from cryptography import x509
 
 from koinon.fleet.participant.examination import Answer, Check, Wrong
+from koinon.fleet.participant.http_proxy import proxy_login
 from koinon.fleet.wire.certificates import fingerprint
 from koinon.fleet.wire.link import JoinLink
 from koinon.fleet.wire.offer import OfferedRun
@@ -109,7 +109,7 @@ def dial(case: Case, context: ssl.SSLContext, seconds: float) -> http.client.HTT
         else http.client.HTTPConnection(host, port, timeout=seconds)
     )
     if case.proxy is not None:
-        connection.set_tunnel(case.host, case.port, headers=_proxy_login(case.proxy))
+        connection.set_tunnel(case.host, case.port, headers=proxy_login(case.proxy))
     try:
         connection.connect()
     except OSError:
@@ -362,14 +362,6 @@ def _get(case: Case, path: str, seconds: float) -> tuple[Message, bytes]:
             f"What listens on port {case.port} is no koinon coordinator, or it hangs, or the line is very slow. Ask "
             "whether koinon serve runs there.",
         ) from error
-
-
-def _proxy_login(proxy: str) -> dict[str, str]:
-    parts = urlsplit(proxy)
-    if parts.username is None:
-        return {}
-    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Proxy-Authorization": "Basic " + base64.b64encode(login.encode()).decode("ascii")}
 
 
 def _names(certificate: x509.Certificate) -> str:
